@@ -1,0 +1,93 @@
+"""Flickr8k in its original layout.
+
+Source: Hodosh, Young, Hockenmaier, "Framing Image Description as a Ranking
+Task", JAIR 47 (2013).
+"""
+
+import os
+
+from captioner.datasets.dataset_builder import DatasetBuilder, read_text
+
+CAPTIONS_FILE = "Flickr8k.token.txt"
+_SPLIT_FILES = {
+    "train": "Flickr_8k.trainImages.txt",
+    "dev": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+
+
+def read_flickr8k(folder, image_dir=None):
+    """Reads Flickr8k with its official lists: 6,000 / 1,000 / 1,000 images.
+
+    The text files lie in `folder` or in a sub folder of it (`Flickr8k_text/`),
+    the photos in a sub folder (`Flicker8k_Dataset/`, as the archive spells it,
+    or any other). A missing list means that the split is absent. The ids are
+    the file names of the photos.
+
+    Args:
+        folder: str. The folder that the archives were unpacked in.
+        image_dir: str or None. The folder of the photos, where it is elsewhere.
+
+    Returns:
+        A `CaptionDataset`.
+
+    Raises:
+        ValueError: If the captions or all three lists are missing, a line has
+            no tab, an image is in two lists, or nothing usable is left.
+
+    Example:
+
+    ```python
+    dataset = read_flickr8k("flickr8k")
+    dataset.splits  # ("train", "dev", "test")
+    ```
+    """
+    builder = DatasetBuilder(f"flickr8k:{folder}")
+    listing = builder.listing
+    text_dirs = [folder, *listing.folders(folder)]
+
+    def find(name):
+        paths = [os.path.join(text_dir, name) for text_dir in text_dirs]
+        return next((path for path in paths if path in listing), None)
+
+    captions_file = find(CAPTIONS_FILE)
+    if captions_file is None:
+        raise ValueError(
+            f"{folder} is no Flickr8k folder: there is no {CAPTIONS_FILE} in it or in "
+            "a sub folder of it."
+        )
+    captions = {}
+    for number, line in enumerate(read_text(captions_file).split("\n"), 1):
+        if not line.strip():
+            continue
+        key, tab, caption = line.partition("\t")
+        if not tab:
+            raise ValueError(
+                f"{captions_file}, line {number}: expected IMAGE#N, a tab and a "
+                f"caption. Received: {line[:80]!r}"
+            )
+        captions.setdefault(key.rpartition("#")[0].strip(), []).append(caption)
+    if image_dir is None:
+        image_dir = listing.find_image_dir(folder, captions)
+
+    found_list = False
+    for split, name in _SPLIT_FILES.items():
+        split_file = find(name)
+        if split_file is None:
+            builder.leave_out(name, f"no list of the {split} images")
+            continue
+        found_list = True
+        for image_id in dict.fromkeys(read_text(split_file).split("\n")):
+            image_id = image_id.strip()
+            if image_id:
+                path = os.path.join(image_dir, image_id)
+                builder.add(image_id, path, captions.get(image_id, ()), split)
+    if not found_list:
+        names = ", ".join(_SPLIT_FILES.values())
+        raise ValueError(f"{folder} has no list of images: none of {names}.")
+    for image_id in captions:
+        if image_id not in builder:
+            path = os.path.join(image_dir, image_id)
+            reason = "image in no split" if path in listing else "image not found"
+            builder.leave_out(image_id, reason)
+    return builder.build()
