@@ -42,28 +42,29 @@ class ImageConverter(keras.layers.Layer):
 
     def call(self, images):
         images = tf.cast(images, tf.float32)
-        height, width = self.image_size
+        height, width = (tf.constant(side, tf.int64) for side in self.image_size)
         size = tf.shape(images, out_type=tf.int64)
         in_height, in_width = size[-3], size[-2]
         if self.resize_mode == "squash":
             images = self._resize(images, self.image_size)
         else:
             # Whole numbers, so that eager and graph never differ by a rounding.
-            by_width = tf.maximum(1, (in_height * width * 2 + in_width) // in_width // 2)
-            by_height = tf.maximum(
-                1, (in_width * height * 2 + in_height) // in_height // 2
-            )
+            by_width = (2 * in_height * width + in_width) // (2 * in_width)
+            by_height = (2 * in_width * height + in_height) // (2 * in_height)
             tall = in_height * width >= in_width * height
             use_width = tall if self.resize_mode == "crop" else ~tall
-            new_height = tf.where(use_width, by_width, height)
-            new_width = tf.where(use_width, width, by_height)
+            new_height = tf.where(use_width, tf.maximum(by_width, 1), height)
+            new_width = tf.where(use_width, width, tf.maximum(by_height, 1))
             images = self._resize(images, (new_height, new_width))
-            images = tf.image.resize_with_crop_or_pad(images, height, width)
-        return tf.ensure_shape(images, images.shape[:-3] + (height, width, 3))
+            images = tf.image.resize_with_crop_or_pad(images, *self.image_size)
+        return tf.ensure_shape(images, images.shape[:-3] + (*self.image_size, 3))
 
     def _resize(self, images, size):
         return tf.image.resize(
-            images, tf.cast(tf.stack(size), tf.int32), self.interpolation, antialias=True
+            images,
+            tf.cast(tf.stack(size), tf.int32),
+            self.interpolation,
+            antialias=True,
         )
 
     def decode(self, image_bytes):
