@@ -113,11 +113,11 @@ def _tensors_of(layer, source):
 
 
 def save_float16_weights(model, path):
-    """Writes `model.save_weights` with its kernels in float16.
+    """Writes what `model.save_weights` does, its large tensors in float16.
 
-    Keras casts them back to float32 when it loads the file. The vectors of batch norm
-    stay float32: they are 2 % of the file, and rounding a variance moves a whole
-    channel.
+    Keras casts them back to float32 when it loads the file. Tensors of up to 4,096
+    numbers (batch norm, the first depthwise kernels) stay exact: they are 3 % of the
+    numbers, and rounding them costs more than rounding all the others.
     """
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder) / "exact.weights.h5"
@@ -129,7 +129,7 @@ def save_float16_weights(model, path):
                 if isinstance(item, h5py.Group):
                     copied = target.require_group(name)
                 else:
-                    dtype = np.float16 if item.ndim > 1 else item.dtype
+                    dtype = np.float16 if item.size > 4096 else item.dtype
                     copied = target.create_dataset(name, data=item[()].astype(dtype))
                 copied.attrs.update(item.attrs)
 
