@@ -1,23 +1,162 @@
-"""Readers and builders of datasets: `load_dataset(spec)` is the way in."""
+"""Readers and builders of datasets: `load_dataset(spec)` is the way in.
 
+A dataset is named splits of examples `{"image/id", "image", "captions"}`; see
+`CaptionDataset`. A new reader is one file with one function, and one line in
+`_READERS`.
+"""
+
+import inspect
+import os
+
+from captioner.datasets import coco, flickr8k, sidecars, table
 from captioner.datasets.caption_dataset import CaptionDataset, DatasetSummary
-from captioner.datasets.flickr8k import read_flickr8k
+from captioner.datasets.dataset_builder import FolderListing, read_json
+from captioner.datasets.download import DownloadError, download
+from captioner.datasets.karpathy import is_karpathy, read_karpathy
+from captioner.datasets.scenes import build_scenes
+from captioner.datasets.tfds import read_tfds
 
-__all__ = ["CaptionDataset", "DatasetSummary", "load_dataset"]
+__all__ = [
+    "CaptionDataset",
+    "DatasetSummary",
+    "DownloadError",
+    "build_scenes",
+    "download",
+    "load_dataset",
+]
 
-_READERS = {"flickr8k": read_flickr8k}
+_READERS = {
+    "flickr8k": flickr8k.read_flickr8k,
+    "karpathy": read_karpathy,
+    "coco": coco.read_coco,
+    "csv": table.read_csv,
+    "jsonl": table.read_jsonl,
+    "txt": sidecars.read_sidecars,
+    "tfds": read_tfds,
+}
 
 
-def load_dataset(spec) -> CaptionDataset:
-    """Loads a dataset by its spec, `"READER:WHERE"`.
+def load_dataset(spec, **options) -> CaptionDataset:
+    """Loads a dataset.
+
+    | spec | what it reads |
+    |---|---|
+    | `flickr8k:DIR` | Flickr8k in its original layout |
+    | `karpathy:FILE` | a Karpathy JSON, such as `dataset_flickr8k.json` |
+    | `coco:FILE`, `coco:DIR` | COCO captions JSON |
+    | `csv:FILE`, `jsonl:FILE` | a table beside a folder of photos |
+    | `txt:DIR` | photos with a `.txt` beside each |
+    | `tfds:NAME` | TensorFlow Datasets, such as `tfds:coco_captions` |
+    | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 if not said |
+    | `PATH` | any of the above that is a path, recognised by its files |
+
+    A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
+    that an image stays in its split whatever joins or leaves the dataset. A
+    small one may get no dev or test split in this way. No image is opened.
+
+    Args:
+        spec: str or path.
+        **options: What the reader takes: `image_dir` (all but txt, tfds and
+            scenes) where the photos are elsewhere, `split_fractions` (coco,
+            csv, jsonl, txt), `data_dir` (tfds), `seed` (scenes).
+
+    Returns:
+        A `CaptionDataset`.
 
     Raises:
-        ValueError: If the spec is unknown or the dataset has no usable image.
+        ValueError: If the spec is not understood, an option is not one of the
+            reader, the files are not what they should be, an image is in two
+            splits, or there is no usable image.
+
+    Example:
+
+    ```python
+    import captioner
+
+    dataset = captioner.datasets.load_dataset("scenes:500")
+    print(dataset.summary())
+    for example in dataset.examples("dev"):
+        print(example["image/id"], example["captions"])
+    ```
     """
-    reader, colon, where = str(spec).partition(":")
-    if reader not in _READERS or not colon:
+    spec = os.fspath(spec)
+    name, colon, where = spec.partition(":")
+    if name == "scenes":
+        if colon and not where.isdecimal():
+            raise ValueError(
+                "The number of scenes must be a positive integer. "
+                f"Received: spec={spec!r}"
+            )
+        reader, arguments = build_scenes, ([int(where)] if colon else [])
+    elif colon and name in _READERS:
+        if not where:
+            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
+        reader, arguments = _READERS[name], [where]
+    elif os.path.exists(spec):
+        reader, path = _recognise(spec)
+        arguments = [path]
+    else:
         raise ValueError(
-            f"A dataset is given as READER:WHERE with one of the readers "
-            f"{sorted(_READERS)}. Received: spec={spec!r}"
+            "A dataset is an existing path, scenes, or READER:WHERE with a reader of "
+            f"{', '.join(_READERS)}. Received: spec={spec!r}"
         )
-    return _READERS[reader](where)
+    known = list(inspect.signature(reader).parameters)[1:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The reader of {spec!r} takes the options {known}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return reader(*arguments, **options)
+
+
+def _recognise(path):
+    """The reader of a bare path, and the path to give to it."""
+    if os.path.isfile(path):
+        reader = _recognise_file(path)
+        if reader is not None:
+            return reader, path
+        raise ValueError(
+            f"{path} is no captions file: neither CSV with the columns image and "
+            "caption, nor JSONL, nor Karpathy's or COCO's JSON."
+        )
+    listing = FolderListing()
+    if flickr8k.find_captions_file(path, listing):
+        return flickr8k.read_flickr8k, path
+    if coco.find_captions_files(path, listing):
+        return coco.read_coco, path
+    files = [
+        os.path.join(path, name)
+        for name in sorted(listing.files(path))
+        # Any other text file may belong to a photo, and there may be a million.
+        if not name.endswith(".txt") or name == "captions.txt"
+    ]
+    found = [(reader, file) for file in files if (reader := _recognise_file(file))]
+    if len(found) > 1:
+        names = ", ".join(os.path.basename(file) for _, file in found)
+        raise ValueError(
+            f"{path} has several captions files; name one of them. Received: {names}"
+        )
+    if found:
+        return found[0]
+    if sidecars.has_sidecars(path, listing):
+        return sidecars.read_sidecars, path
+    raise ValueError(
+        f"{path} has no captions: neither a captions file nor .txt files beside its "
+        "photos."
+    )
+
+
+def _recognise_file(path):
+    extension = os.path.splitext(path)[1].lower()
+    if extension in (".jsonl", ".ndjson"):
+        return table.read_jsonl
+    if extension in (".csv", ".tsv", ".txt"):
+        return table.read_csv if table.has_header(path) else None
+    if extension == ".json":
+        data = read_json(path)
+        if is_karpathy(data):
+            return read_karpathy
+        if isinstance(data, dict) and "annotations" in data:
+            return coco.read_coco
+    return None

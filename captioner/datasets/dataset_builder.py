@@ -1,11 +1,10 @@
 """The rules that every dataset of files obeys, in one place."""
 
 import hashlib
+import json
 import os
 
 from captioner.datasets.caption_dataset import SPLITS, CaptionDataset
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 # The names by which datasets call their splits. Karpathy's "restval" is the
 # part of COCO's validation photos that everybody trains on.
@@ -22,18 +21,13 @@ _SPLIT_NAMES = {
 }
 
 
-def canonical_split(name) -> str:
+def canonical_split(name):
     """Maps a dataset's own name of a split to `"train"`, `"dev"` or `"test"`.
 
-    Raises:
-        ValueError: If the name is none of the usual ones.
+    Returns:
+        str, or None if the name is none of the usual ones.
     """
-    split = _SPLIT_NAMES.get(str(name).strip().lower())
-    if split is None:
-        raise ValueError(
-            f"A split must be one of {sorted(_SPLIT_NAMES)}. Received: split={name!r}"
-        )
-    return split
+    return _SPLIT_NAMES.get(str(name).strip().lower())
 
 
 def hashed_split(image_id, fractions=(0.9, 0.05, 0.05)) -> str:
@@ -84,7 +78,9 @@ class FolderListing:
                                 folders.append(entry.path)
                         elif entry.is_file():
                             files.append(entry.name)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError:
+                # Absent or not ours to read: either way it holds no image, and
+                # the images that were expected in it are reported one by one.
                 pass
             self._folders[folder] = (frozenset(files), sorted(folders))
         return self._folders[folder]
@@ -99,10 +95,13 @@ class FolderListing:
         Returns:
             The candidate that holds most of the first names.
         """
-        names = [name for name, _ in zip(names, range(200))]
+        names = list(names)
         candidates = [base, *self.folders(base)]
-        counts = [sum(os.path.join(c, n) in self for n in names) for c in candidates]
-        return candidates[counts.index(max(counts))]
+        return max(candidates, key=lambda folder: self.count(folder, names))
+
+    def count(self, folder, names) -> int:
+        """How many of the first 200 image names are files below `folder`."""
+        return sum(os.path.join(folder, name) in self for name in names[:200])
 
 
 class DatasetBuilder:
@@ -110,8 +109,9 @@ class DatasetBuilder:
 
     - The same file is the same image: its captions are joined, and the id it
       was first added with is kept.
-    - Captions are stripped. Empty ones are left out; so is an image without
-      captions, and one that is not on disk.
+    - A caption becomes one line: runs of white space are one space. Empty ones
+      are left out; so is an image without captions, and one that is not on
+      disk. Repeated ones are kept: two people may write the same sentence.
     - An image that is given two splits is refused: scores on it would be wrong.
     - If no image has a split, `hashed_split` decides. If some have one, the
       others are left out.
@@ -122,7 +122,7 @@ class DatasetBuilder:
         split_fractions: three floats. See `hashed_split`.
     """
 
-    def __init__(self, name, split_fractions=(0.9, 0.05, 0.05), listing=None):
+    def __init__(self, name, split_fractions=(0.9, 0.05, 0.05)):
         if (
             len(split_fractions) != 3
             or min(split_fractions) < 0
@@ -134,7 +134,7 @@ class DatasetBuilder:
             )
         self.name = name
         self.split_fractions = tuple(split_fractions)
-        self.listing = listing or FolderListing()
+        self.listing = FolderListing()
         self._examples = {}
         self._splits = {}
         self._paths = {}
@@ -173,19 +173,25 @@ class DatasetBuilder:
             }
         example = self._examples[path]
         if split is not None:
-            split = canonical_split(split)
-            other = self._splits.setdefault(path, split)
-            if other != split:
+            canonical = canonical_split(split)
+            if canonical is None:
                 raise ValueError(
-                    f"The image {example['image/id']!r} of {self.name} is in two "
-                    f"splits, so scores would be wrong. Received: {other} and {split}"
+                    f"The split of an image must be one of {sorted(_SPLIT_NAMES)}. "
+                    f"Received: split={split!r} for {image_id!r} in {self.name}"
+                )
+            other = self._splits.setdefault(path, canonical)
+            if other != canonical:
+                raise ValueError(
+                    f"The image {image_id!r} of {self.name} is in two splits, so "
+                    f"scores would be wrong. Received: {other} and {canonical}"
                 )
         for caption in captions:
-            caption = caption.strip()
-            if caption:
-                example["captions"].append(caption)
-            else:
+            if not isinstance(caption, str):
+                self.leave_out(image_id, "caption is not text")
+            elif not caption.strip():
                 self.leave_out(image_id, "empty caption")
+            else:
+                example["captions"].append(" ".join(caption.split()))
 
     def build(self) -> CaptionDataset:
         """Builds the dataset, ordered by image id.
@@ -209,14 +215,45 @@ class DatasetBuilder:
                 splits[split].append(example)
         splits = {split: examples for split, examples in splits.items() if examples}
         if not splits:
-            reasons = sorted({reason for _, reason in self._left_out})
+            first = {reason: what for what, reason in reversed(self._left_out)}
+            reasons = [f"{reason}: {what}" for reason, what in first.items()]
             raise ValueError(
-                f"{self.name} has no usable image"
-                + (f" ({', '.join(reasons)})." if reasons else ".")
+                f"{self.name} has no usable image. Received: "
+                + ("; ".join(reasons) or "no image at all")
             )
         for examples in splits.values():
             examples.sort(key=lambda example: example["image/id"])
         return CaptionDataset(self.name, splits, self._left_out)
+
+
+def relative_id(name, image_dir) -> str:
+    """The id of an image without one: its path in the folder of the images.
+
+    Args:
+        name: str. The image as the captions file has it: relative or absolute.
+        image_dir: str. The folder that relative names start from.
+
+    Returns:
+        A path with forward slashes, on every system.
+    """
+    path = os.path.relpath(os.path.join(image_dir, name), image_dir)
+    if os.path.isabs(name) and path.startswith(os.pardir):
+        path = os.path.normpath(name)
+    return path.replace(os.sep, "/")
+
+
+def read_json(path):
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON: {error.msg}, line {error.lineno}."
+        ) from error
 
 
 def read_text(path) -> str:

@@ -8,12 +8,17 @@ import os
 
 from captioner.datasets.dataset_builder import DatasetBuilder, read_text
 
-CAPTIONS_FILE = "Flickr8k.token.txt"
+_CAPTIONS_FILE = "Flickr8k.token.txt"
 _SPLIT_FILES = {
     "train": "Flickr_8k.trainImages.txt",
     "dev": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+
+
+def find_captions_file(folder, listing):
+    """Path of the captions of a Flickr8k folder, or None if it is not one."""
+    return _find(_CAPTIONS_FILE, folder, listing)
 
 
 def read_flickr8k(folder, image_dir=None):
@@ -44,16 +49,10 @@ def read_flickr8k(folder, image_dir=None):
     """
     builder = DatasetBuilder(f"flickr8k:{folder}")
     listing = builder.listing
-    text_dirs = [folder, *listing.folders(folder)]
-
-    def find(name):
-        paths = [os.path.join(text_dir, name) for text_dir in text_dirs]
-        return next((path for path in paths if path in listing), None)
-
-    captions_file = find(CAPTIONS_FILE)
+    captions_file = find_captions_file(folder, listing)
     if captions_file is None:
         raise ValueError(
-            f"{folder} is no Flickr8k folder: there is no {CAPTIONS_FILE} in it or in "
+            f"{folder} is no Flickr8k folder: there is no {_CAPTIONS_FILE} in it or in "
             "a sub folder of it."
         )
     captions = {}
@@ -72,7 +71,7 @@ def read_flickr8k(folder, image_dir=None):
 
     found_list = False
     for split, name in _SPLIT_FILES.items():
-        split_file = find(name)
+        split_file = _find(name, folder, listing)
         if split_file is None:
             builder.leave_out(name, f"no list of the {split} images")
             continue
@@ -91,3 +90,12 @@ def read_flickr8k(folder, image_dir=None):
             reason = "image in no split" if path in listing else "image not found"
             builder.leave_out(image_id, reason)
     return builder.build()
+
+
+def _find(name, folder, listing):
+    """Path of a text file in `folder` or a sub folder of it, or None."""
+    for text_dir in (folder, *listing.folders(folder)):
+        path = os.path.join(text_dir, name)
+        if path in listing:
+            return path
+    return None

@@ -1,0 +1,161 @@
+"""Any dataset of TensorFlow Datasets that has images and captions."""
+
+from collections.abc import Sequence
+
+from captioner.datasets.caption_dataset import CaptionDataset
+from captioner.datasets.dataset_builder import canonical_split
+
+_CAPTION_FEATURES = ("captions", "caption", "text", "sentences", "description")
+_ID_FEATURES = ("image/filename", "filename", "file_name", "image/id", "image_id", "id")
+
+
+def read_tfds(name, data_dir=None):
+    """Reads a dataset of TensorFlow Datasets by name; downloads it if need be.
+
+    It must have a feature `image` and a feature `captions`, `caption` or
+    `text`: a text, a sequence of texts, or a sequence of dicts with a text in
+    them. The captions are read once and kept; images stay on disk, as encoded
+    bytes, and are read on access. So the dataset is prepared in a file format
+    with random access (ArrayRecord). The id of an image is the name of its
+    split in TFDS and its file name, or its number, there.
+
+    Args:
+        name: str. As for `tfds.builder`: `"coco_captions"`,
+            `"coco_captions/2014:1.1.0"`.
+        data_dir: str or None. Where TFDS keeps its data.
+
+    Returns:
+        A `CaptionDataset`.
+
+    Raises:
+        ValueError: If TFDS is not installed or does not know the name, the
+            dataset has no images with captions or cannot be prepared, or
+            nothing usable is left.
+
+    Example:
+
+    ```python
+    dataset = read_tfds("coco_captions")
+    ```
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"tfds:{name} needs the package tensorflow-datasets: {error}."
+        ) from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise ValueError(f"tfds:{name} cannot be used: {_line(error)}") from error
+    features = builder.info.features
+    caption_feature = next((key for key in _CAPTION_FEATURES if key in features), None)
+    if "image" not in features or caption_feature is None:
+        raise ValueError(
+            f"tfds:{name} has no images with captions. Received: "
+            f"features={sorted(features)}"
+        )
+    id_feature = next((key for key in _ID_FEATURES if key in features), None)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever the script of a dataset may raise
+        raise ValueError(f"tfds:{name} cannot be prepared: {_line(error)}") from error
+
+    splits, left_out = {}, []
+    # The splits are unknown only where a test mocks the data; then any will do.
+    for tfds_split in builder.info.splits or ("train", "validation", "test"):
+        split = canonical_split(tfds_split)
+        if split is None:
+            left_out.append((tfds_split, "split that is not train, dev or test"))
+            continue
+        part = _read_split(
+            tfds, builder, tfds_split, caption_feature, id_feature, left_out
+        )
+        if part:
+            # Train and restval become one split.
+            splits.setdefault(split, []).extend(part)
+    if not splits:
+        raise ValueError(f"tfds:{name} has no usable image.")
+    return CaptionDataset(
+        f"tfds:{name}",
+        {split: _TfdsExamples(rows) for split, rows in splits.items()},
+        left_out,
+        num_captions={
+            split: sum(len(captions) for _, captions, _, _ in rows)
+            for split, rows in splits.items()
+        },
+    )
+
+
+def _read_split(tfds, builder, split, caption_feature, id_feature, left_out):
+    """Rows (id, captions, source of the images, index) of one split of TFDS."""
+    wanted = [caption_feature] + ([id_feature] if id_feature else [])
+    texts = builder.as_data_source(
+        split, decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True))
+    )
+    # The bytes as they are in the file: we decode all images in the same way.
+    images = builder.as_data_source(
+        split,
+        decoders=tfds.decode.PartialDecoding(
+            {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
+        ),
+    )
+    rows, ids = [], set()
+    for index in range(len(texts)):
+        example = texts[index]
+        own_id = _text(example[id_feature]) if id_feature else str(index)
+        image_id = f"{split}/{own_id}"
+        if image_id in ids:
+            image_id = f"{split}/{own_id}#{index}"
+        ids.add(image_id)
+        captions = []
+        for caption in _captions(example[caption_feature]):
+            caption = " ".join(caption.split())
+            if caption:
+                captions.append(caption)
+            else:
+                left_out.append((image_id, "empty caption"))
+        if captions:
+            rows.append((image_id, captions, images, index))
+        else:
+            left_out.append((image_id, "image without captions"))
+    return rows
+
+
+class _TfdsExamples(Sequence):
+    """The examples of one split; the image is read on access."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        image_id, captions, images, position = self.rows[index]
+        return {
+            "image/id": image_id,
+            "image": images[position]["image"],
+            "captions": list(captions),
+        }
+
+
+def _captions(value):
+    """Texts of a feature: a text, a sequence of them, or dicts with a text."""
+    if isinstance(value, dict):
+        # A sequence of dicts comes as a dict of sequences.
+        key = next((key for key in ("text", "caption", "raw") if key in value), None)
+        value = value[key] if key else ()
+    if isinstance(value, (str, bytes)):
+        value = [value]
+    return [_text(caption) for caption in value]
+
+
+def _text(value):
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _line(error):
+    return " ".join(str(error).split())[:300]
