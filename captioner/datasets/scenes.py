@@ -137,17 +137,17 @@ def _draw(scene, random):
     background = random.randint(0, 50)
     image = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), background, np.uint8)
     # The radii never come near each other: which is larger is plain to see.
-    large, small = random.randint(12, 15), random.randint(6, 9)
+    large, small = random.randint(14, 17), random.randint(8, 10)
     direction = np.array(RELATIONS[relation])
     # Far enough not to touch (a square reaches `radius` in each direction),
     # and hardly any shift across, so that there is but one relation.
-    distance = large + small + random.randint(4, 10)
+    distance = large + small + random.randint(2, 6)
     across = random.randint(-3, 4) * direction[::-1]
     offset = direction * distance + across  # from the object to the subject
-    # The centres for which both shapes lie within the picture.
-    low = np.maximum(small, large - offset) + 1
-    high = IMAGE_SIZE - 1 - np.maximum(small, large + offset)
-    center = np.array([random.randint(lo, hi + 1) for lo, hi in zip(low, high)])
+    # Both lie whole in the picture, somewhere near its middle: the extent of
+    # the pair is at most 57 pixels along `direction`.
+    middle = IMAGE_SIZE // 2 + random.randint(-2, 3, size=2)
+    center = middle - direction * (distance + large - small) // 2 - across // 2
     _draw_shape(image, other, center, small, random)
     _draw_shape(image, subject, center + offset, large, random)
     return image

@@ -1,0 +1,91 @@
+"""One block of a caption decoder: a text mixer, then a fusion."""
+
+import keras
+
+from captioner.decoders.lstm import LSTMMixer
+from captioner.fusion import FUSIONS
+
+MIXERS = {"lstm": LSTMMixer}
+
+
+@keras.saving.register_keras_serializable(package="captioner")
+class DecoderBlock(keras.layers.Layer):
+    """text + dropout(fusion(mixer(norm(text)), image)).
+
+    Args:
+        mixer: a name in `MIXERS`.
+        fusion: a name in `FUSIONS`.
+        hidden_dim: D, the width of the text state.
+        dropout: rate, on the image and on the block's output.
+
+    Raises:
+        ValueError: unknown `mixer` or `fusion`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> block = DecoderBlock("lstm", "additive", hidden_dim=8)
+    >>> image = block.build_image_cache(np.ones((2, 49, 16), "float32"))
+    >>> block(np.ones((2, 5, 8), "float32"), image).shape
+    TensorShape([2, 5, 8])
+    """
+
+    def __init__(self, mixer, fusion, hidden_dim, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        for option, value, known in (
+            ("mixer", mixer, MIXERS),
+            ("fusion", fusion, FUSIONS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{option} must be one of {', '.join(known)}. "
+                    f"Received: {option}={value}"
+                )
+        self.mixer_name = mixer
+        self.fusion_name = fusion
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self.norm = keras.layers.LayerNormalization(
+            dtype=self.dtype_policy, name="norm"
+        )
+        self.mixer = MIXERS[mixer](hidden_dim, dtype=self.dtype_policy, name="mixer")
+        self.fusion = FUSIONS[fusion](
+            hidden_dim, dropout=dropout, dtype=self.dtype_policy, name="fusion"
+        )
+        self.output_dropout = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="output_dropout"
+        )
+
+    def build(self, text_shape, image_features_shape):
+        self.norm.build(text_shape)
+        self.mixer.build(text_shape)
+        self.fusion.build(text_shape, image_features_shape)
+        self.built = True
+
+    def build_image_cache(self, image_features, training=None):
+        """(B, P, E) -> what the fusion keeps of an image for all its steps."""
+        return self.fusion.build_cache(image_features, training=training)
+
+    def build_text_cache(self, batch_size):
+        """What the mixer keeps of a caption, before its first token."""
+        return self.mixer.build_cache(batch_size)
+
+    def call(self, text, image_cache, training=None):
+        mixed = self.mixer(self.norm(text))
+        fused = self.fusion(mixed, image_cache)
+        return text + self.output_dropout(fused, training=training)
+
+    def step(self, text, text_cache, image_cache, index):
+        """One token: (B, D), caches -> (B, D), next text cache."""
+        mixed, text_cache = self.mixer.step(self.norm(text), text_cache, index)
+        fused = self.fusion(mixed[:, None], image_cache)[:, 0]
+        return text + fused, text_cache
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mixer": self.mixer_name,
+            "fusion": self.fusion_name,
+            "hidden_dim": self.hidden_dim,
+            "dropout": self.dropout,
+        }

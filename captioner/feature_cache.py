@@ -1,0 +1,193 @@
+"""Backbone features on disk, so that a frozen backbone sees each photo once.
+
+    CACHE/vgg16-4f1c.../            one folder a key (converter, backbone, weights)
+        manifest.json               the key in full, the shape of a feature
+        features-0a6e....npy        float16 (N, P, E)
+        features-0a6e....json       the sha256 of the N photos' contents
+        ...
+
+A shard counts only when its `.json` is there, and that is written last: a run
+killed at any moment loses at most one shard of work, never leaves a wrong one.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from captioner.input_pipeline import image_batches
+from captioner.presets import write_json
+
+SHARD_SIZE = 256
+BATCH_SIZE = 16
+
+
+class FeatureCache:
+    """The features of one backbone over photos that one converter prepared.
+
+    Args:
+        folder: where all caches live; each key has a folder of its own in it.
+        image_converter: an `ImageConverter`.
+        vision_backbone: a `VisionBackbone`.
+
+    Example:
+
+    ```python
+    cache = FeatureCache("features", captioner.image_converter, captioner.backbone)
+    errors = cache.compute([example["image"] for example in examples])
+    rows = cache.rows([example["image"] for example in examples])
+    features = cache.read(rows)  # float16 (B, P, E)
+    ```
+    """
+
+    def __init__(self, folder, image_converter, vision_backbone):
+        self.image_converter = image_converter
+        self.vision_backbone = vision_backbone
+        key = {
+            "image_converter": _own_config(image_converter),
+            "vision_backbone": _own_config(vision_backbone),
+            "fingerprint": vision_backbone.fingerprint(),
+            "dtype": "float16",
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self.folder = (
+            pathlib.Path(folder) / f"{vision_backbone.architecture}-{digest[:16]}"
+        )
+        self.feature_shape = tuple(vision_backbone.feature_shape)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "manifest.json").is_file():
+            write_json(
+                self.folder / "manifest.json",
+                {"key": key, "feature_shape": self.feature_shape},
+            )
+        self._shards = []  # memory-mapped, each (N, P, E)
+        self._row_of = {}  # content -> (shard, row in it)
+        self._content_of = {}  # (path, size, mtime) -> content
+        for index_file in sorted(self.folder.glob("features-*.json")):
+            self._open_shard(index_file)
+
+    def __len__(self):
+        """How many photos have their features here."""
+        return len(self._row_of)
+
+    def compute(self, images, progress=True):
+        """Compute and keep the features of all photos that have none yet.
+
+        Args:
+            images: a sequence of paths, encoded bytes or uint8 arrays.
+            progress: show a progress bar on the terminal.
+
+        Returns:
+            dict of index into `images` -> `ImageError`, for the unreadable ones.
+
+        Raises:
+            OSError: the disk is full; what was finished stays.
+        """
+        errors = {}
+        missing = {}  # content -> index; a photo that is there twice is done once
+        for index, image in enumerate(images):
+            try:
+                content = self._content(image)
+            except OSError as error:
+                errors[index] = error
+                continue
+            if content not in self._row_of:
+                missing.setdefault(content, index)
+        contents, indices = list(missing), list(missing.values())
+
+        batches = image_batches(
+            [images[index] for index in indices],
+            self.image_converter,
+            BATCH_SIZE,
+            lambda i, error: errors.__setitem__(indices[i], error),
+        )
+        encode = tf.function(
+            lambda images: tf.cast(
+                self.vision_backbone(images, training=False), tf.float16
+            ),
+            input_signature=[batches.element_spec[1]],
+        )
+        shard_features, shard_contents = [], []
+        with tqdm(
+            total=len(images),
+            initial=len(images) - len(indices),
+            desc=f"{self.vision_backbone.architecture} features",
+            unit="photo",
+            disable=not progress or not indices,
+        ) as bar:
+            for rows, batch in batches:
+                shard_features.extend(encode(batch).numpy())
+                shard_contents.extend(contents[row] for row in rows.numpy())
+                bar.update(len(rows))
+                if len(shard_contents) >= SHARD_SIZE:
+                    self._write_shard(shard_features, shard_contents)
+                    shard_features, shard_contents = [], []
+            if shard_contents:
+                self._write_shard(shard_features, shard_contents)
+        return errors
+
+    def rows(self, images):
+        """Where the features of these photos lie, for `read`.
+
+        Returns:
+            int32 (N, 2): shard, and row in the shard.
+
+        Raises:
+            KeyError: a photo has not been computed.
+        """
+        places = [self._row_of[self._content(image)] for image in images]
+        return np.array(places, np.int32).reshape(-1, 2)
+
+    def read(self, rows):
+        """The features at `rows`, int32 (N, 2), as float16 (N, P, E)."""
+        features = np.empty((len(rows), *self.feature_shape), np.float16)
+        for i, (shard, row) in enumerate(rows):
+            features[i] = self._shards[shard][row]
+        return features
+
+    def _content(self, image):
+        """A sha256 of what the photo is, wherever it lies."""
+        if isinstance(image, np.ndarray):
+            header = f"{image.dtype} {image.shape}".encode()
+            return hashlib.sha256(header + image.tobytes()).hexdigest()
+        if isinstance(image, bytes):
+            return hashlib.sha256(image).hexdigest()
+        stat = os.stat(image)
+        seen = (os.fspath(image), stat.st_size, stat.st_mtime_ns)
+        if seen not in self._content_of:
+            with open(image, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._content_of[seen] = digest
+        return self._content_of[seen]
+
+    def _write_shard(self, features, contents):
+        # Named by what is in it, so that two runs at once never share a name.
+        name = hashlib.sha256("".join(contents).encode()).hexdigest()[:16]
+        path = self.folder / f"features-{name}.npy"
+        temporary = path.with_suffix(".npy.part")
+        with open(temporary, "wb") as file:
+            np.save(file, np.stack(features))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        write_json(path.with_suffix(".json"), contents)
+        self._open_shard(path.with_suffix(".json"))
+
+    def _open_shard(self, index_file):
+        features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
+        contents = json.loads(index_file.read_text())
+        for row, content in enumerate(contents):
+            self._row_of.setdefault(content, (len(self._shards), row))
+        self._shards.append(features)
+
+
+def _own_config(layer):
+    """A layer's configuration without what Keras adds to every layer."""
+    common = keras.layers.Layer().get_config()
+    config = layer.get_config()
+    return {key: config[key] for key in sorted(config) if key not in common}

@@ -1,0 +1,69 @@
+"""Examples to what the model trains on, and what it writes back to text."""
+
+import tensorflow as tf
+
+
+class CaptionPreprocessor:
+    """Joins an image converter and a tokenizer.
+
+    Args:
+        image_converter: an `ImageConverter`.
+        tokenizer: a `Tokenizer`.
+        max_sequence_length: L, the most tokens of a caption, its end token
+            included. Longer training captions are cut, and are then not told to
+            end there.
+
+    Call arguments:
+        batch: dict of `captions`, strings (B, C), "" where an image has fewer than
+            C, and either `image_features` (B, P, E) or `images` (B, H, W, 3).
+
+    Returns:
+        x: dict of the image side as given, and `token_ids`, int32 (B, C, L).
+        y: int32 (B, C, L), at each position the token that comes next.
+        sample_weight: float32 (B, C, L), 0 on padding.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from captioner.image_converter import ImageConverter
+    >>> from captioner.tokenizer import Tokenizer
+    >>> tokenizer = Tokenizer.from_captions(["a dog"])
+    >>> preprocessor = CaptionPreprocessor(ImageConverter(), tokenizer, 4)
+    >>> x, y, sample_weight = preprocessor(
+    ...     {"image_features": np.zeros((1, 49, 8)), "captions": [["a dog"]]})
+    >>> y.numpy().tolist()
+    [[[4, 5, 2, 0]]]
+    """
+
+    def __init__(self, image_converter, tokenizer, max_sequence_length=24):
+        if max_sequence_length < 2:
+            raise ValueError(
+                "max_sequence_length must be 2 or more. "
+                f"Received: max_sequence_length={max_sequence_length}"
+            )
+        self.image_converter = image_converter
+        self.tokenizer = tokenizer
+        self.max_sequence_length = int(max_sequence_length)
+
+    def __call__(self, batch):
+        x = dict(batch)
+        captions = tf.convert_to_tensor(x.pop("captions"))
+        words = self.tokenizer.tokenize(tf.reshape(captions, [-1]))
+        ones = tf.ones([words.nrows(), 1], tf.int32)
+        rows = tf.concat(
+            [ones * self.tokenizer.start_id, words, ones * self.tokenizer.end_id],
+            axis=1,
+        )
+        rows = rows.to_tensor(
+            self.tokenizer.pad_id, shape=[None, self.max_sequence_length + 1]
+        )
+        rows = tf.reshape(
+            rows, tf.concat([tf.shape(captions), [self.max_sequence_length + 1]], 0)
+        )
+        rows = tf.ensure_shape(
+            rows, (*captions.shape, self.max_sequence_length + 1), name="token_ids"
+        )
+        y = rows[..., 1:]
+        # An image's missing caption is "", of which nothing is to be learnt.
+        real = (y != self.tokenizer.pad_id) & (captions != "")[..., None]
+        return {**x, "token_ids": rows[..., :-1]}, y, tf.cast(real, tf.float32)

@@ -1,0 +1,234 @@
+"""Preset folders: where they are found, how they are written and checked.
+
+A preset is a folder:
+
+    config.json          everything needed to rebuild the objects
+    model.weights.h5     their weights
+    assets/              the vocabulary
+    recipe.json          how it was trained, to the seed
+    scores.json          how good it is, on which split, by which command
+    metadata.json        versions, and the sha256 of each file above
+    README.md            the model card
+
+This file knows nothing of models: it reads and writes files. Nothing in a preset
+is ever run as code.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.weights.h5"
+METADATA_FILE = "metadata.json"
+# Files that people edit after a preset is made, so without a checksum.
+UNCHECKED_FILES = (METADATA_FILE, "README.md")
+
+
+class PresetError(ValueError):
+    """A preset that is missing, damaged, or cannot be written; one line."""
+
+
+def preset_folders():
+    """The folders that presets are looked up in, in this order:
+    `$CAPTIONER_HOME`, the checkout or the installed package, the user's cache."""
+    package = pathlib.Path(__file__).parent
+    folders = []
+    if os.environ.get("CAPTIONER_HOME"):
+        folders.append(pathlib.Path(os.environ["CAPTIONER_HOME"]))
+    # In a checkout models/ lies beside the package, in a wheel inside it.
+    folders += [package.parent / "models", package / "models"]
+    folders.append(pathlib.Path.home() / ".cache" / "captioner")
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def list_presets():
+    """All presets that can be named, each as its folder; the first found wins.
+
+    Example:
+
+    >>> from captioner import presets
+    >>> names = [preset.name for preset in presets.list_presets()]
+    """
+    found = {}
+    for folder in preset_folders():
+        for config in sorted(folder.glob(f"*/{CONFIG_FILE}")):
+            found.setdefault(config.parent.name, config.parent)
+    return list(found.values())
+
+
+def find_preset(name):
+    """The folder of a preset, from its path or its name.
+
+    Raises:
+        PresetError: there is none; the message lists those that there are.
+
+    Example:
+
+    >>> from captioner import presets
+    >>> presets.find_preset("efficientnet_lite2_imagenet").name
+    'efficientnet_lite2_imagenet'
+    """
+    path = pathlib.Path(name).expanduser()
+    if (path / CONFIG_FILE).is_file():
+        return path
+    # A bare name only: "../x" must not climb out of the folders.
+    if path.name == str(name):
+        for folder in preset_folders():
+            if (folder / path / CONFIG_FILE).is_file():
+                return folder / path
+    known = ", ".join(preset.name for preset in list_presets()) or "none"
+    raise PresetError(f"No preset {str(name)!r} (neither a folder nor one of: {known})")
+
+
+def read_json(preset, file_name):
+    """One of a preset's JSON files, as a dict.
+
+    Raises:
+        PresetError: the file is missing or is not JSON.
+    """
+    path = pathlib.Path(preset) / file_name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PresetError(f"{path}: cannot be read ({error})") from error
+
+
+def verify_preset(preset):
+    """Compare every file of a preset with its checksum in `metadata.json`.
+
+    Raises:
+        PresetError: a file is missing, has changed, or is not listed.
+    """
+    preset = pathlib.Path(preset)
+    expected = read_json(preset, METADATA_FILE).get("files")
+    if not isinstance(expected, dict):
+        raise PresetError(f"{preset / METADATA_FILE}: lists no files")
+    for required in (CONFIG_FILE, WEIGHTS_FILE):
+        if required not in expected:
+            raise PresetError(f"{preset / METADATA_FILE}: no checksum of {required}")
+    for file_name, checksum in expected.items():
+        path = preset / file_name
+        if not path.resolve().is_relative_to(preset.resolve()):
+            raise PresetError(f"{preset}: names a file outside itself, {file_name}")
+        if not path.is_file():
+            raise PresetError(f"{path}: missing from the preset")
+        if file_sha256(path) != checksum:
+            raise PresetError(f"{path}: does not match its checksum (damaged?)")
+
+
+@contextlib.contextmanager
+def new_preset(path):
+    """Write a preset: yields a temporary folder to fill, then adds
+    `metadata.json` and moves it to `path` in one step, so that a half-written
+    preset never exists under its name. An existing preset is replaced; any
+    other existing folder with something in it is refused.
+
+    Example:
+
+    ```python
+    with presets.new_preset("my_preset") as folder:
+        (folder / "config.json").write_text("{}")
+        (folder / "model.weights.h5").write_bytes(b"...")
+    ```
+
+    Raises:
+        PresetError: `path` is something other than a preset or an empty folder.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not _may_replace(path):
+        raise PresetError(f"{path}: exists and is not a preset, not overwritten")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        write_metadata(temporary)
+        temporary.chmod(0o755)
+        if path.exists():
+            # Two renames: a reader sees the old preset, none, or the new one.
+            old = temporary.with_name(temporary.name + ".old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _may_replace(path):
+    return path.is_dir() and (
+        (path / METADATA_FILE).is_file() or not any(path.iterdir())
+    )
+
+
+def write_metadata(preset):
+    """Write `metadata.json`: versions and the sha256 of each file."""
+    preset = pathlib.Path(preset)
+    files = sorted(path for path in preset.rglob("*") if path.is_file())
+    names = [path.relative_to(preset).as_posix() for path in files]
+    metadata = {
+        "captioner_version": importlib.metadata.version("captioner"),
+        "keras_version": importlib.metadata.version("keras"),
+        "tensorflow_version": importlib.metadata.version("tensorflow"),
+        "files": {
+            name: file_sha256(preset / name)
+            for name in names
+            if name not in UNCHECKED_FILES
+        },
+    }
+    write_json(preset / METADATA_FILE, metadata)
+
+
+def shrink_weights(path):
+    """Rewrite a `.weights.h5` file at about half its size.
+
+    Large tensors become float16; Keras casts them back when it loads the file.
+    Those of up to 4,096 numbers (norms, biases) stay exact: they are a small part
+    of the file, and rounding them would do most of the harm.
+    """
+    # Here and not above: the rest of this file answers `captioner presets` fast.
+    import h5py
+
+    path = pathlib.Path(path)
+    temporary = path.with_suffix(".part")
+    with h5py.File(path) as source, h5py.File(temporary, "w") as target:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                tensor = item[()]
+                if tensor.size > 4096 and tensor.dtype == "float32":
+                    tensor = tensor.astype("float16")
+                copied = target.create_dataset(name, data=tensor)
+            else:
+                copied = target.require_group(name)
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    temporary.replace(path)
+
+
+def write_json(path, value):
+    """Write JSON so that the file is there whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path):
+    """The sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
