@@ -479,7 +479,7 @@ def _decode_jpeg(image_bytes):
             is_exif,
             at + 4,
             size - 2,
-            tf.where(end, tf.constant(tf.int64.max, tf.int64), after),
+            tf.where(end, _length(image_bytes), after),
         )
 
     image = _decode_jpeg_pixels(image_bytes)
@@ -572,7 +572,7 @@ def _upright_in_graph(image, exif):
     orientation = _orientation_in_graph(exif)
 
     def step(*flipped):
-        return tf.where(tf.reduce_any(orientation == tf.constant(flipped)), -1, 1)
+        return 1 - 2 * tf.reduce_max(tf.cast(orientation == flipped, tf.int32))
 
     axes = tf.where(orientation >= 5, [1, 0, 2], [0, 1, 2])
     image = tf.transpose(image, axes)
@@ -588,7 +588,7 @@ def _find_exif(image_bytes, start, step):
     total = _length(image_bytes)
 
     def keep_looking(at, exif):
-        return (exif == b"") & (at + 12 <= total)
+        return (exif == b"") & (at <= total - 12)
 
     def look(at, exif):
         is_exif, begin, size, after = step(at)
@@ -601,7 +601,8 @@ def _find_exif(image_bytes, start, step):
 
 def _orientation_in_graph(exif):
     """As `_orientation`."""
-    exif = tf.strings.regex_replace(exif, r"\AExif\x00\x00", "", replace_global=False)
+    skip = tf.where(tf.strings.substr(exif, 0, 6) == b"Exif\0\0", 6, 0)
+    exif = tf.strings.substr(exif, skip, tf.strings.length(exif))
     little = tf.strings.substr(exif, 0, 4) == b"II*\0"
     known = little | (tf.strings.substr(exif, 0, 4) == b"MM\0*")
     first = _number(exif, 4, 4, little)
