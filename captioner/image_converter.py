@@ -11,15 +11,17 @@ import os
 import stat
 import zlib
 
-# OpenCV reads both once, when it is imported.
 MAX_PIXELS = 178_956_970  # where Pillow, too, calls a file a decompression bomb
+# OpenCV reads this once, when it is imported.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+
+if "OPENCV_LOG_LEVEL" not in os.environ:  # a bad picture is an `ImageError` here
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_FILE_BYTES = 2**30
 RESIZE_MODES = ("squash", "crop", "pad")
@@ -192,6 +194,7 @@ class ImageConverter(keras.layers.Layer):
             [
                 (starts_with(b"\xff\xd8\xff"), lambda: _decode_jpeg(image_bytes)),
                 (starts_with(PNG_SIGNATURE), lambda: _decode_png(image_bytes)),
+                (starts_with(b"GIF8"), lambda: _decode_gif(image_bytes)),
                 (starts_with(b"BM"), lambda: _decode_bmp(image_bytes)),
                 (starts_with(b"RIFF"), lambda: _decode_webp(image_bytes)),
             ],
@@ -373,7 +376,9 @@ def _read_png_chunks(data, name):
                 data[end - 4 : end], "big"
             ):
                 raise _damaged(name, "PNG")
-            kept.append(data[at:end])
+            # OpenCV ignores the clear grey, and libpng may complain about it.
+            if tag != b"tRNS" or colour_type != 0:
+                kept.append(data[at:end])
         if tag == b"IHDR" and size == 13:
             width, height = (int.from_bytes(body[i : i + 4], "big") for i in (0, 4))
             if width * height > MAX_PIXELS or max(width, height) > 1_000_000:
@@ -483,27 +488,40 @@ def _decode_jpeg(image_bytes):
         )
 
     image = _decode_jpeg_pixels(image_bytes)
-    return _upright_in_graph(image, _find_exif(image_bytes, 2, step))
+    return _upright_in_graph(image, _find_segment(image_bytes, 2, step))
 
 
 def _decode_png(image_bytes):
-    def step(at):
-        size = _number(image_bytes, at, 4)
-        is_exif = tf.strings.substr(image_bytes, at + 4, 4) == b"eXIf"
-        return is_exif, at + 8, size, at + 12 + size
+    def step_to(wanted):
+        def step(at):
+            size = _number(image_bytes, at, 4)
+            tag = tf.strings.substr(image_bytes, at + 4, 4)
+            return tag == wanted, at + 8, size, at + 12 + size
 
-    def decode_16_bits():
-        image = tf.io.decode_png(image_bytes, channels=4, dtype=tf.uint16)
-        return tf.cast((tf.cast(image, tf.int32) + 128) // 257, tf.uint8)
+        return step
 
+    def decode(channels):
+        return tf.cond(
+            _number(image_bytes, 24, 1) == 16,
+            lambda: _scale_to_8_bits(
+                tf.io.decode_png(image_bytes, channels=channels, dtype=tf.uint16)
+            ),
+            lambda: tf.io.decode_png(image_bytes, channels=channels),
+        )
+
+    # Four channels are asked for only where there are: of a picture with less than 8
+    # bits and without transparency, TensorFlow gives a wrong alpha.
+    colour_type = _number(image_bytes, 25, 1)
+    has_alpha = (colour_type == 4) | (colour_type == 6)
+    has_alpha |= _find_segment(image_bytes, 8, step_to(b"tRNS")) != b""
     image = tf.cond(
-        _number(image_bytes, tf.constant(24, tf.int64), 1) == 16,
-        decode_16_bits,
-        lambda: tf.io.decode_png(image_bytes, channels=4),
+        has_alpha, lambda: _over_white_in_graph(decode(4)), lambda: decode(3)
     )
-    return _upright_in_graph(
-        _over_white_in_graph(image), _find_exif(image_bytes, 8, step)
-    )
+    return _upright_in_graph(image, _find_segment(image_bytes, 8, step_to(b"eXIf")))
+
+
+def _scale_to_8_bits(image):
+    return tf.cast((tf.cast(image, tf.int32) + 128) // 257, tf.uint8)
 
 
 def _decode_bmp(image_bytes):
@@ -537,7 +555,7 @@ def _decode_webp(image_bytes):
         lambda: tf.io.decode_image(image_bytes, expand_animations=False),
     )
     return _upright_in_graph(
-        _over_white_in_graph(image), _find_exif(image_bytes, 12, step)
+        _over_white_in_graph(image), _find_segment(image_bytes, 12, step)
     )
 
 
@@ -579,20 +597,65 @@ def _upright_in_graph(image, exif):
     return image[:: step(3, 4, 7, 8), :: step(2, 3, 6, 7)]
 
 
-def _find_exif(image_bytes, start, step):
-    """Walks the segments of a file until one holds EXIF; its content, or "".
+def _decode_gif(image_bytes):
+    """The first frame, its clear pixels white.
 
-    `step` maps the position of a segment to: whether it holds EXIF, the start and the
+    TensorFlow shows them black. So their colour becomes white in the palette, and is
+    no longer marked as clear.
+    """
+
+    def byte(at):
+        return _number(image_bytes, at, 1)
+
+    def replace(data, at, new):
+        head = tf.strings.substr(data, tf.zeros_like(at), at)
+        tail = tf.strings.substr(data, at + len(new), _length(data))
+        return tf.strings.join([head, new, tail])
+
+    def make_white():
+        white = replace(image_bytes, palette + 3 * clear, b"\xff\xff\xff")
+        return replace(white, control + 3, b"\0")
+
+    def skip_extension(at, control):
+        control = tf.where(byte(at + 1) == 0xF9, at, control)
+        (at,) = tf.while_loop(
+            lambda at: byte(at) != 0, lambda at: (at + 1 + byte(at),), (at + 2,)
+        )
+        return at + 1, control
+
+    def palette_size(flags):
+        sizes = tf.constant([2 << bits for bits in range(8)], tf.int64)
+        return tf.where(flags >= 128, tf.gather(sizes, flags % 8), 0)
+
+    frame, control = tf.while_loop(
+        lambda at, control: byte(at) == 0x21,
+        skip_extension,
+        (13 + 3 * palette_size(byte(10)), tf.constant(0, tf.int64)),
+    )
+    has_own_palette = byte(frame + 9) >= 128
+    palette = tf.where(has_own_palette, frame + 10, 13)
+    size = palette_size(tf.where(has_own_palette, byte(frame + 9), byte(10)))
+    clear = byte(control + 6)
+    has_clear = (control > 0) & (byte(control + 3) % 2 == 1) & (clear < size)
+    has_clear &= palette + 3 * size <= _length(image_bytes)
+    image_bytes = tf.cond(has_clear, make_white, lambda: image_bytes)
+    return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+
+
+def _find_segment(image_bytes, start, step):
+    """Walks the segments of a file until the wanted one; its content, or "".
+
+    `step` maps the position of a segment to: whether it is wanted, the start and the
     size of its content, the position of the next one.
     """
     total = _length(image_bytes)
 
-    def keep_looking(at, exif):
-        return (exif == b"") & (at <= total - 12)
+    def keep_looking(at, content):
+        return (content == b"") & (at <= total - 12)
 
-    def look(at, exif):
-        is_exif, begin, size, after = step(at)
-        size = tf.where(is_exif, tf.maximum(size, 0), 0)
+    def look(at, content):
+        is_wanted, begin, size, after = step(at)
+        size = tf.where(is_wanted, tf.maximum(size, 0), 0)
         return after, tf.strings.substr(image_bytes, tf.minimum(begin, total), size)
 
     start = tf.constant(start, tf.int64)
