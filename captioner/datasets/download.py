@@ -6,9 +6,9 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import stat
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +19,12 @@ from tqdm import tqdm
 _CHUNK_SIZE = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
 _LINE_INTERVAL = 10  # seconds between two lines of progress off a terminal
+_CONNECTION_ERRORS = (
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+    http.client.HTTPException,
+)
 
 
 class DownloadError(OSError):
@@ -130,6 +136,10 @@ def download(name, output_dir, base_url=None):
             path = os.path.join(output_dir, archive.file_name)
             if not os.path.exists(path):
                 _fetch(base_url.rstrip("/") + "/" + archive.file_name, path, archive)
+            elif _md5(path) != archive.md5:
+                raise DownloadError(
+                    f"{path} is not the expected file. Remove it and run it again."
+                )
             _unpack(path, output_dir, archive)
             os.remove(path)
     except DownloadError:
@@ -192,7 +202,7 @@ def _receive(url, part):
         raise DownloadError(f"{url}: HTTP {error.code} {error.reason}.") from error
     except urllib.error.URLError as error:
         raise DownloadError(f"{url} cannot be reached: {error.reason}.") from error
-    except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+    except _CONNECTION_ERRORS as error:
         raise DownloadError(
             f"{url}: the connection broke off ({error or type(error).__name__}). "
             "Run it again to go on from there."
@@ -265,8 +275,11 @@ def _write_validator(part, response):
 
 def _unpack(path, output_dir, archive):
     """Unpacks beside the final place first, so that half never looks whole."""
-    staging = tempfile.mkdtemp(prefix=".unpack-", dir=output_dir)
+    staging = os.path.join(output_dir, f".unpack-{archive.file_name}")
+    # One that was killed here may have left its half behind.
+    shutil.rmtree(staging, ignore_errors=True)
     try:
+        os.mkdir(staging)
         _extract(path, staging, archive)
         missing = [
             name

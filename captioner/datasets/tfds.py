@@ -15,9 +15,11 @@ def read_tfds(name, data_dir=None):
     It must have a feature `image` and a feature `captions`, `caption` or
     `text`: a text, a sequence of texts, or a sequence of dicts with a text in
     them. The captions are read once and kept; images stay on disk, as encoded
-    bytes, and are read on access. So the dataset is prepared in a file format
-    with random access (ArrayRecord). The id of an image is the name of its
-    split in TFDS and its file name, or its number, there.
+    bytes, and are read on access. So the dataset is prepared as ArrayRecord,
+    which has random access; a copy that TFDS has prepared in its older default
+    format cannot be read, and needs another `data_dir`. The id of an image is
+    the name of its split in TFDS and its file name, or its number, there; that
+    no image is in two splits is the promise of the dataset's script.
 
     Args:
         name: str. As for `tfds.builder`: `"coco_captions"`,
@@ -42,12 +44,17 @@ def read_tfds(name, data_dir=None):
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ValueError(
-            f"tfds:{name} needs the package tensorflow-datasets: {error}."
+            f"tfds:{name} needs `pip install captioner[tfds]`: {error}."
         ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise ValueError(f"tfds:{name} cannot be used: {_line(error)}") from error
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(f"TFDS has no dataset {name!r}.") from error
+    except (ValueError, AssertionError) as error:
+        hint = ""
+        if "File format is already set" in str(error):
+            hint = "It was prepared without random access; give another data_dir. "
+        raise ValueError(f"tfds:{name} cannot be used: {hint}{_line(error)}") from error
     features = builder.info.features
     caption_feature = next((key for key in _CAPTION_FEATURES if key in features), None)
     if "image" not in features or caption_feature is None:
@@ -88,21 +95,15 @@ def read_tfds(name, data_dir=None):
 
 
 def _read_split(tfds, builder, split, caption_feature, id_feature, left_out):
-    """Rows (id, captions, source of the images, index) of one split of TFDS."""
-    wanted = [caption_feature] + ([id_feature] if id_feature else [])
-    texts = builder.as_data_source(
-        split, decoders=tfds.decode.PartialDecoding(dict.fromkeys(wanted, True))
-    )
-    # The bytes as they are in the file: we decode all images in the same way.
-    images = builder.as_data_source(
-        split,
-        decoders=tfds.decode.PartialDecoding(
-            {"image": True}, decoders={"image": tfds.decode.SkipDecoding()}
-        ),
-    )
+    """Rows (id, captions, source of the image, index there) of a split of TFDS."""
+    source = builder.as_data_source(split)
+    # The bytes as they are in the file, for we decode all images in one way. Set
+    # here and not above: `tfds.testing.mock_data` has no fake encoded examples
+    # of datasets with nested features, such as COCO.
+    source.decoders = {"image": tfds.decode.SkipDecoding()}
     rows, ids = [], set()
-    for index in range(len(texts)):
-        example = texts[index]
+    for index in range(len(source)):
+        example = source[index]
         own_id = _text(example[id_feature]) if id_feature else str(index)
         image_id = f"{split}/{own_id}"
         if image_id in ids:
@@ -116,7 +117,7 @@ def _read_split(tfds, builder, split, caption_feature, id_feature, left_out):
             else:
                 left_out.append((image_id, "empty caption"))
         if captions:
-            rows.append((image_id, captions, images, index))
+            rows.append((image_id, captions, source, index))
         else:
             left_out.append((image_id, "image without captions"))
     return rows
@@ -134,10 +135,10 @@ class _TfdsExamples(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        image_id, captions, images, position = self.rows[index]
+        image_id, captions, source, position = self.rows[index]
         return {
             "image/id": image_id,
-            "image": images[position]["image"],
+            "image": source[position]["image"],
             "captions": list(captions),
         }
 
