@@ -164,13 +164,13 @@ def _fetch(url, path, archive):
         os.remove(part)
         _receive(url, part)
     received = _md5(part)
+    _remove_if_there(_validator_path(part))
     if received != archive.md5:
         os.remove(part)
         raise DownloadError(
             f"{url} is not the expected file: its MD5 is {received}, not {archive.md5}."
         )
     os.replace(part, path)
-    _remove_if_there(_validator_path(part))
 
 
 def _receive(url, part):
