@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
+from captioner import presets
 from captioner.backbones.convert_efficientnet_lite import (
     convert,
     find_published_weights,
     read_state_dict,
-    save_float16_weights,
-    shrink,
 )
 from captioner.backbones.efficientnet_lite import IMAGE_SIZES, efficientnet_lite
 
@@ -99,7 +98,11 @@ def write_golden(path, name, state):
     """
     picture = drawn_picture(IMAGE_SIZES[name])
     images = (picture[None].astype("float32") - 127) / 128
-    rounded = {key: shrink(value).astype(value.dtype) for key, value in state.items()}
+    rounded = {
+        # As `presets.shrink_weights` stores them.
+        key: value.astype("float16").astype("float32") if value.size > 4096 else value
+        for key, value in state.items()
+    }
     features = {
         "published": original_features(original_network(name, state), images),
         "shipped": original_features(original_network(name, rounded), images),
@@ -127,7 +130,8 @@ def main():
         exact = convert(state, name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.weights.h5"
-            save_float16_weights(exact, path)
+            exact.save_weights(path)
+            presets.shrink_weights(path)
             stored = efficientnet_lite(name, input_shape=(size, size, 3))
             stored.load_weights(path)
         for weights, model in (("float32", exact), ("float16", stored)):

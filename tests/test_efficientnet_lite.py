@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
+from captioner import presets
 from captioner.backbones import convert_efficientnet_lite
-from captioner.backbones.convert_efficientnet_lite import convert, save_float16_weights
+from captioner.backbones.convert_efficientnet_lite import convert
 from captioner.backbones.efficientnet_lite import IMAGE_SIZES, efficientnet_lite
 
 ROOT = Path(__file__).parents[1]
@@ -127,8 +128,9 @@ def test_preset_is_complete_and_unchanged():
 
 def test_stored_weights_are_small_and_load_back(tmp_path):
     model = efficientnet_lite("efficientnet_lite0", input_shape=(32, 32, 3))
-    save_float16_weights(model, tmp_path / "half.weights.h5")
-    model.save_weights(tmp_path / "exact.weights.h5")
+    for stored in ("half", "exact"):
+        model.save_weights(tmp_path / f"{stored}.weights.h5")
+    presets.shrink_weights(tmp_path / "half.weights.h5")
     sizes = [(tmp_path / f"{x}.weights.h5").stat().st_size for x in ("half", "exact")]
     assert sizes[0] < 0.6 * sizes[1]
 

@@ -14,10 +14,8 @@ another package: `efficientnet_lite0`, `efficientnet_lite1`.
 import argparse
 import importlib
 import sys
-import tempfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
@@ -110,37 +108,6 @@ def _tensors_of(layer, source):
     return [(f"{source}.{name}", None) for name in names]
 
 
-def shrink(tensor):
-    """A tensor as it is stored: in float16, unless it is small.
-
-    Tensors of up to 4,096 numbers (batch norm, the first depthwise kernels) stay
-    exact. They are 3 % of the numbers, and rounding them too would triple the error
-    of the features.
-    """
-    return tensor.astype("float16") if tensor.size > 4096 else tensor
-
-
-def save_float16_weights(model, path):
-    """Writes what `model.save_weights` does, its large tensors in float16.
-
-    Keras casts them back to float32 when it loads the file.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        exact = Path(folder) / "exact.weights.h5"
-        model.save_weights(exact)
-        with h5py.File(exact, "r") as source, h5py.File(path, "w") as target:
-
-            def copy(name, item):
-                if isinstance(item, h5py.Group):
-                    copied = target.require_group(name)
-                else:
-                    copied = target.create_dataset(name, data=shrink(item[()]))
-                copied.attrs.update(item.attrs)
-
-            target.attrs.update(source.attrs)
-            source.visititems(copy)
-
-
 def write_preset(model, folder):
     """Writes `config.json`, `model.weights.h5` and `metadata.json`.
 
@@ -148,7 +115,8 @@ def write_preset(model, folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_float16_weights(model, folder / presets.WEIGHTS_FILE)
+    model.save_weights(folder / presets.WEIGHTS_FILE)
+    presets.shrink_weights(folder / presets.WEIGHTS_FILE)
     config = {
         "class_name": "VisionBackbone",
         "name": model.name,
