@@ -6,9 +6,11 @@ EXIF orientation, 16 bits scaled to 8, alpha laid over white. `ImageConverter` t
 resizes with the same ops wherever it runs. Shape letters: B batch, H W pixels.
 """
 
+import ctypes
 import operator
 import os
 import stat
+import threading
 import zlib
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, calls a file a decompression bomb
@@ -259,6 +261,40 @@ def load_image(source):
     return _to_rgb(_decode_file(data, name), name)
 
 
+class _MutedDecoders:
+    """Mutes C's stderr, to which libjpeg and libpng print without being asked.
+
+    Python writes to the terminal by another way, so nothing of a progress bar in
+    another thread is lost. Where C's stderr cannot be replaced, nothing is muted.
+    """
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.users = 0
+        try:
+            libc = ctypes.CDLL(None)
+            self.stream = ctypes.c_void_p.in_dll(libc, "stderr")
+            libc.fopen.restype = ctypes.c_void_p
+            self.nowhere = libc.fopen(os.devnull.encode(), b"w")
+        except (AttributeError, OSError, TypeError, ValueError):
+            self.nowhere = None
+
+    def __enter__(self):
+        with self.lock:
+            self.users += 1
+            if self.users == 1 and self.nowhere:
+                self.terminal, self.stream.value = self.stream.value, self.nowhere
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.users -= 1
+            if not self.users and self.nowhere:
+                self.stream.value = self.terminal
+
+
+_muted_decoders = _MutedDecoders()
+
+
 def _read_file(name):
     try:
         status = os.stat(name)
@@ -288,12 +324,15 @@ def _decode_file(data, name):
     elif format_name == "PNG":
         data, exif, transparent_grey = _read_png_chunks(data, name)
     try:
-        if num_channels == 4:
-            # OpenCV takes every CMYK JPEG for an inverted one.
-            return _upright(_decode_jpeg_pixels(data).numpy(), _orientation(exif))
-        pixels, kinds, blocks = cv2.imdecodeWithMetadata(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
-        )
+        with _muted_decoders:
+            if num_channels == 4:
+                # OpenCV takes every CMYK JPEG for an inverted one.
+                pixels = _decode_jpeg_pixels(data).numpy()[..., ::-1]
+                kinds = blocks = ()
+            else:
+                pixels, kinds, blocks = cv2.imdecodeWithMetadata(
+                    np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
+                )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem or "MAX_IMAGE" in str(error):
             raise _too_large(name) from error
