@@ -40,8 +40,8 @@ class FeatureCache:
     ```python
     cache = FeatureCache("features", captioner.image_converter, captioner.backbone)
     errors = cache.compute([example["image"] for example in examples])
-    rows = cache.rows([example["image"] for example in examples])
-    features = cache.read(rows)  # float16 (B, P, E)
+    _, read = cache.reader([example["image"] for example in examples])
+    features = read([0, 1, 2])  # float16 (3, P, E)
     ```
     """
 
@@ -131,24 +131,29 @@ class FeatureCache:
                 self._write_shard(shard_features, shard_contents)
         return errors
 
-    def rows(self, images):
-        """Where the features of these photos lie, for `read`.
+    def reader(self, images):
+        """What `training_batches` needs to train from the cache.
+
+        Args:
+            images: photos that `compute` has seen.
 
         Returns:
-            int32 (N, 2): shard, and row in the shard.
+            ("image_features", read): `read` takes int64 indices (B,) into `images`
+            and returns their features, float16 (B, P, E).
 
         Raises:
             KeyError: a photo has not been computed.
         """
         places = [self._row_of[self._content(image)] for image in images]
-        return np.array(places, np.int32).reshape(-1, 2)
 
-    def read(self, rows):
-        """The features at `rows`, int32 (N, 2), as float16 (N, P, E)."""
-        features = np.empty((len(rows), *self.feature_shape), np.float16)
-        for i, (shard, row) in enumerate(rows):
-            features[i] = self._shards[shard][row]
-        return features
+        def read(indices):
+            features = np.empty((len(indices), *self.feature_shape), np.float16)
+            for i, index in enumerate(indices):
+                shard, row = places[index]
+                features[i] = self._shards[shard][row]
+            return features
+
+        return "image_features", read
 
     def _content(self, image):
         """A sha256 of what the photo is, wherever it lies."""

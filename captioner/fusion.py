@@ -18,13 +18,13 @@ from keras import ops
 class AdditiveFusion(keras.layers.Layer):
     """The field's classic: the text state plus a projection of the image.
 
-        image = dropout(mean over P of relu(W_image norm(image_features)))
+        image = dropout(mean over P of relu(W_image norm(image_features) + b_p))
         out   = relu(W_out (text + image))
 
     With P = 1 (pooled features) it is the "merge" model of Tanti, Gatt and
-    Camilleri, "Where to put the image in an image caption generator" (2018); over
-    a grid each position is projected before the mean, so that a detail that fills
-    one cell still counts.
+    Camilleri, "Where to put the image in an image caption generator" (2018). Over
+    a grid each position p is projected before the mean, with a bias of its own:
+    a detail that fills one cell still counts, and so does where it is.
 
     Args:
         hidden_dim: D, the width of the text state.
@@ -34,6 +34,7 @@ class AdditiveFusion(keras.layers.Layer):
 
     >>> import numpy as np
     >>> fusion = AdditiveFusion(hidden_dim=8)
+    >>> fusion.build((None, None, 8), (None, 49, 16))
     >>> cache = fusion.build_cache(np.ones((2, 49, 16), "float32"))
     >>> fusion(np.ones((2, 5, 8), "float32"), cache).shape
     TensorShape([2, 5, 8])
@@ -48,7 +49,7 @@ class AdditiveFusion(keras.layers.Layer):
             dtype=self.dtype_policy, name="image_norm"
         )
         self.image_dense = keras.layers.Dense(
-            hidden_dim, "relu", dtype=self.dtype_policy, name="image_dense"
+            hidden_dim, use_bias=False, dtype=self.dtype_policy, name="image_dense"
         )
         self.image_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="image_dropout"
@@ -60,12 +61,18 @@ class AdditiveFusion(keras.layers.Layer):
     def build(self, text_shape, image_features_shape):
         self.image_norm.build(image_features_shape)
         self.image_dense.build(image_features_shape)
+        self.position_bias = self.add_weight(
+            (image_features_shape[1], self.hidden_dim),
+            initializer="zeros",
+            name="position_bias",
+        )
         self.output_dense.build((*text_shape[:-1], self.hidden_dim))
         self.built = True
 
     def build_cache(self, image_features, training=None):
         """(B, P, E) -> (B, 1, D): the image's part of the sum."""
         image = self.image_dense(self.image_norm(image_features))
+        image = ops.relu(image + ops.cast(self.position_bias, image.dtype))
         image = ops.mean(image, axis=1, keepdims=True)
         return self.image_dropout(image, training=training)
 

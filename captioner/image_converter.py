@@ -167,6 +167,7 @@ class ImageConverter(keras.layers.Layer):
         )
         return tf.cast(tf.stack(size), tf.int32)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(self, image_bytes):
         """Decodes an image file inside a graph, with core TensorFlow ops only.
 

@@ -52,3 +52,67 @@ def image_batches(images, image_converter, batch_size, on_error):
         .batch(batch_size)
         .prefetch(2)
     )
+
+
+def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
+    """Batches for `ImageCaptioner.fit`, shuffled anew each epoch.
+
+    The order depends on `seed` and the epoch's number alone, so that a run resumed
+    at `first_epoch` sees what an uninterrupted one would have seen.
+
+    Args:
+        images: the image side, a pair of (key, read): "image_features" or
+            "images", and a function of int64 indices (B,) that returns their
+            float array (B, ...) as the model takes it.
+        captions: list of lists of str, the captions of each image.
+        batch_size: B, images a batch; the rest of an epoch that fills no batch is
+            left out.
+        epochs: how many epochs there are in all.
+        seed: int.
+        first_epoch: the first epoch to give.
+
+    Returns:
+        A `tf.data.Dataset` of dicts, all epochs one after the other; and the number
+        of batches in each.
+
+    Raises:
+        ValueError: there are fewer images than `batch_size`.
+    """
+    key, read = images
+    steps = len(captions) // batch_size
+    if not steps:
+        raise ValueError(
+            f"There are only {len(captions)} images to train on. "
+            f"Received: batch_size={batch_size}"
+        )
+    most = max(len(texts) for texts in captions)
+    padded = tf.constant([texts + [""] * (most - len(texts)) for texts in captions])
+    sample = read(np.zeros(1, np.int64))
+
+    def one_epoch(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(captions), dtype=tf.int64), seed=[seed, epoch]
+        )
+        order = order[: steps * batch_size]
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size, True)
+
+    def load(indices):
+        image_side = tf.numpy_function(read, [indices], sample.dtype)
+        image_side = tf.ensure_shape(image_side, (batch_size, *sample.shape[1:]))
+        return {key: image_side, "captions": tf.gather(padded, indices)}
+
+    batches = (
+        tf.data.Dataset.range(first_epoch, epochs)
+        .flat_map(one_epoch)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    )
+    return batches, steps
+
+
+def image_reader(images, image_converter):
+    """What `training_batches` needs to train from photos: ("images", read)."""
+
+    def read(indices):
+        return np.stack([image_converter(load_image(images[i])) for i in indices])
+
+    return "images", read

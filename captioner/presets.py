@@ -174,9 +174,7 @@ def write_metadata(preset):
     files = sorted(path for path in preset.rglob("*") if path.is_file())
     names = [path.relative_to(preset).as_posix() for path in files]
     metadata = {
-        "captioner_version": importlib.metadata.version("captioner"),
-        "keras_version": importlib.metadata.version("keras"),
-        "tensorflow_version": importlib.metadata.version("tensorflow"),
+        **versions(),
         "files": {
             name: file_sha256(preset / name)
             for name in names
@@ -184,6 +182,14 @@ def write_metadata(preset):
         },
     }
     write_json(preset / METADATA_FILE, metadata)
+
+
+def versions():
+    """The versions that a preset and a recipe were made with."""
+    return {
+        f"{package}_version": importlib.metadata.version(package)
+        for package in ("captioner", "keras", "tensorflow")
+    }
 
 
 def shrink_weights(path):

@@ -1,0 +1,5 @@
+"""`python -m captioner` is `captioner`."""
+
+from captioner.cli import main
+
+main(prog_name="captioner")

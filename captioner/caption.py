@@ -1,0 +1,211 @@
+"""Caption photos and folders of photos: `captioner caption`."""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+
+from tqdm import tqdm
+
+from captioner.image_captioner import ImageCaptioner
+from captioner.input_pipeline import image_batches
+
+DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
+
+# What is taken for a photo inside a folder; a file named outright is always tried.
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .exr .gif .hdr .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm "
+    ".ras .tif .tiff .webp".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionResult:
+    """What became of one photo.
+
+    Attributes:
+        path: str, as it was given or found.
+        caption: str, or None where there is an error.
+        score: float, the log-probability that the sampler ranks by, or None.
+        error: str, why there is no caption, or None.
+        kind: str, the error's kind (see `ImageError`), or None.
+    """
+
+    path: str
+    caption: str | None = None
+    score: float | None = None
+    error: str | None = None
+    kind: str | None = None
+
+
+def caption(
+    paths,
+    preset=DEFAULT_PRESET,
+    output=None,
+    sidecars=False,
+    overwrite=False,
+    sampler=None,
+    batch_size=16,
+):
+    """Caption files and folders; a bad file is reported and the rest goes on.
+
+    Args:
+        paths: a path, or a list of them; folders are searched to the bottom.
+        preset: name or folder of a preset, or an `ImageCaptioner`.
+        output: a `.csv` or `.jsonl` file for all results, bad files included; it
+            is there whole or not at all.
+        sidecars: write each caption into a `.txt` beside its photo.
+        overwrite: replace an `output` or `.txt` that is there already. Without
+            it, an existing `output` is refused before anything starts, and a photo
+            with a `.txt` is not captioned again.
+        sampler: replaces the preset's own.
+        batch_size: photos at a time.
+
+    Returns:
+        An iterator of `CaptionResult`, one for each photo, as they are done. The
+        work is done as it is read.
+
+    Raises:
+        ValueError: a path does not exist, there is no photo, `output` exists or is
+            of another kind, or the preset cannot be used.
+        OSError: `output` or a `.txt` cannot be written, as on a full disk.
+
+    Example:
+
+    ```python
+    for result in captioner.caption("photos", output="captions.csv"):
+        print(result.path, result.caption or result.error)
+    ```
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    photos = list(find_photos(paths))
+    if not photos:
+        raise ValueError(f"No photos in {', '.join(map(str, paths))}.")
+    if output is not None:
+        output = pathlib.Path(output)
+        if output.suffix.lower() not in (".csv", ".jsonl"):
+            raise ValueError(
+                f"The output must end in .csv or .jsonl. Received: output={output}"
+            )
+        if output.exists() and not overwrite:
+            raise ValueError(f"{output} exists; it is replaced only with overwrite.")
+    if sidecars and not overwrite:
+        photos = [photo for photo in photos if not _sidecar(photo).exists()]
+    captioner = preset
+    if not isinstance(preset, ImageCaptioner):
+        captioner = ImageCaptioner.from_preset(preset, sampler)
+    return _caption_all(photos, captioner, output, sidecars, batch_size)
+
+
+def find_photos(paths):
+    """The photos in files and folders, each once, folders sorted by name.
+
+    Raises:
+        ValueError: a path does not exist.
+    """
+    seen = set()
+    for path in map(pathlib.Path, paths):
+        if path.is_dir():
+            found = []
+            for folder, folders, files in os.walk(path):
+                folders[:] = sorted(f for f in folders if not f.startswith("."))
+                found += [
+                    pathlib.Path(folder, file)
+                    for file in sorted(files)
+                    if not file.startswith(".")
+                    and pathlib.Path(file).suffix.lower() in IMAGE_SUFFIXES
+                ]
+        elif os.path.lexists(path):
+            found = [path]
+        else:
+            raise ValueError(f"No such file or folder: {path}")
+        for photo in found:
+            if photo not in seen:
+                seen.add(photo)
+                yield photo
+
+
+def _caption_all(photos, captioner, output, sidecars, batch_size):
+    names = [str(photo) for photo in photos]
+    errors = {}
+    batches = image_batches(
+        names,
+        captioner.preprocessor.image_converter,
+        batch_size,
+        errors.__setitem__,
+    )
+    bar = tqdm(
+        total=len(names),
+        desc="captions",
+        unit="photo",
+        file=sys.stderr,
+        disable=None,  # only on a terminal
+    )
+    next_index = 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bar)
+        write = stack.enter_context(_open_output(output)) if output else None
+
+        def finish(result):
+            if sidecars and result.caption is not None:
+                _write_sidecar(_sidecar(pathlib.Path(result.path)), result.caption)
+            if write:
+                write(result)
+            bar.update()
+            return result
+
+        def failed_before(stop):
+            # Bad photos are missing from the batches; they keep their place here.
+            for index in range(next_index, stop):
+                error = errors.pop(index)
+                yield finish(
+                    CaptionResult(names[index], error=error.reason, kind=error.kind)
+                )
+
+        for indices, images in batches:
+            captions, scores = captioner.caption_batch(images)
+            for index, text, score in zip(indices.numpy(), captions, scores):
+                yield from failed_before(index)
+                yield finish(CaptionResult(names[index], text, round(float(score), 4)))
+                next_index = index + 1
+        yield from failed_before(len(names))
+
+
+@contextlib.contextmanager
+def _open_output(path):
+    """A function that writes one result; the file appears when all is done."""
+    part = path.with_name(f"{path.name}.part")
+    fields = [field.name for field in dataclasses.fields(CaptionResult)]
+    try:
+        # surrogateescape: a file name need not be valid text.
+        with open(
+            part, "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
+            if path.suffix.lower() == ".csv":
+                rows = csv.DictWriter(file, fields)
+                rows.writeheader()
+                yield lambda result: rows.writerow(dataclasses.asdict(result))
+            else:
+                yield lambda result: file.write(
+                    json.dumps(dataclasses.asdict(result)) + "\n"
+                )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sidecar(photo):
+    return photo.with_suffix(".txt")
+
+
+def _write_sidecar(path, text):
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,341 @@
+"""The command line: each command is one function of the Python API."""
+
+import os
+import sys
+
+import click
+
+# Nothing here imports TensorFlow before a command runs: `--help` answers at once.
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    all went well
+  1    some photos could not be captioned; the others were
+  2    nothing was done, or not all: one line says why
+  130  interrupted
+"""
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one line instead of a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # `captioner caption photos | head`: click ends quietly
+        except (ValueError, OSError) as error:
+            message = click.ClickException(" ".join(str(error).split()))
+            message.exit_code = 2
+            raise message from error
+
+
+def _import_tensorflow():
+    """Import TensorFlow without the notes that its C++ writes about GPUs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _sampler(num_beams, length_penalty):
+    """The sampler that the flags ask for; None for the preset's own."""
+    from captioner.samplers import BeamSampler
+
+    given = {"num_beams": num_beams, "length_penalty": length_penalty}
+    given = {name: value for name, value in given.items() if value is not None}
+    return BeamSampler(**given) if given else None
+
+
+def _sampler_options(command):
+    for option in (
+        click.option(
+            "--length-penalty",
+            type=click.FloatRange(min=0),
+            help="0 favours short captions, 1 long ones.  [default: the preset's]",
+        ),
+        click.option(
+            "--num-beams",
+            type=click.IntRange(1, 1024),
+            help="Captions followed at a time; 1 is greedy.  [default: the preset's]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+    epilog=EXIT_CODES,
+)
+@click.version_option(package_name="captioner")
+def main():
+    """Write a sentence about a photo.
+
+    \b
+    captioner caption photos/                     caption a folder
+    captioner train flickr8k:flickr8k run         train a captioner
+    captioner evaluate run/preset flickr8k:DIR    score it
+    captioner export run/preset exported          write a SavedModel
+    """
+
+
+@main.command("caption", epilog=EXIT_CODES)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--preset", help="Name or folder.  [default: the one that is shipped]")
+@click.option(
+    "--output", "-o", metavar="FILE", help="Write a .csv or .jsonl, bad files included."
+)
+@click.option("--sidecars", is_flag=True, help="Write a .txt beside each photo.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@_sampler_options
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.pass_context
+def caption_command(
+    ctx,
+    paths,
+    preset,
+    output,
+    sidecars,
+    overwrite,
+    num_beams,
+    length_penalty,
+    batch_size,
+):
+    """Caption photos and folders of photos.
+
+    Writes a line for each photo, "path<TAB>caption", to the terminal unless --output
+    is given. A file that cannot be read is reported and skipped. Without --overwrite
+    nothing that exists is replaced: with --sidecars, photos that have a .txt are left
+    as they are.
+
+    \b
+    Examples:
+      captioner caption photo.jpg
+      captioner caption photos/ -o captions.csv
+      captioner caption photos/ --sidecars --preset run/preset
+      captioner caption photos/ --num-beams 5 --length-penalty 1
+    """
+    _import_tensorflow()
+    from captioner.caption import DEFAULT_PRESET, caption
+
+    results = caption(
+        paths,
+        preset or DEFAULT_PRESET,
+        output=output,
+        sidecars=sidecars,
+        overwrite=overwrite,
+        sampler=_sampler(num_beams, length_penalty),
+        batch_size=batch_size,
+    )
+    done = failed = 0
+    try:
+        for result in results:
+            if result.error is not None:
+                failed += 1
+                click.echo(
+                    f"skipped: {_printable(result.path)}: {result.error}", err=True
+                )
+                continue
+            done += 1
+            if output is None:
+                click.echo(f"{_printable(result.path)}\t{result.caption}")
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {done} captioned, {failed} skipped", err=True)
+        ctx.exit(130)
+    if failed or output or sidecars:
+        click.echo(f"{done} captioned, {failed} skipped", err=True)
+    ctx.exit(1 if failed else 0)
+
+
+def _printable(path):
+    """A path on one line, whatever its name holds."""
+    return path if path.isprintable() else repr(path)
+
+
+@main.command("train", epilog=EXIT_CODES)
+@click.argument("dataset")
+@click.argument("output", type=click.Path())
+@click.option("--backbone", default="efficientnet_lite2", show_default=True)
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    help="imagenet, none, or the path of a .weights.h5 file.",
+)
+@click.option("--image-size", type=int, help="In pixels.  [default: the backbone's]")
+@click.option(
+    "--resize-mode",
+    type=click.Choice(["squash", "crop", "pad"]),
+    default="squash",
+    show_default=True,
+    help="For photos that are not square.",
+)
+@click.option(
+    "--pooling", type=click.Choice(["avg"]), help="One vector an image, not a grid."
+)
+@click.option("--mixer", default="lstm", show_default=True)
+@click.option("--fusion", default="additive", show_default=True)
+@click.option("--num-layers", type=int, default=2, show_default=True)
+@click.option("--hidden-dim", type=int, default=512, show_default=True)
+@click.option("--dropout", type=float, default=0.3, show_default=True)
+@click.option("--label-smoothing", type=float, default=0.1, show_default=True)
+@click.option(
+    "--min-count", type=int, default=4, show_default=True, help="Rarer words: unknown."
+)
+@click.option("--max-sequence-length", type=int, default=24, show_default=True)
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--epochs", type=int, default=20, show_default=True)
+@click.option(
+    "--patience",
+    type=int,
+    default=4,
+    show_default=True,
+    help="End after so many epochs without a better CIDEr.",
+)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--cache-dir",
+    type=click.Path(),
+    help="Where backbone features are kept.  [default: OUTPUT/features]",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in OUTPUT.")
+def train_command(dataset, output, weights, **options):
+    """Train a captioner on DATASET; the best one is kept as OUTPUT/preset.
+
+    DATASET needs a train and a dev split; `captioner datasets show` tells. A run that
+    was stopped goes on with the same line and --resume.
+
+    \b
+    Examples:
+      captioner train scenes run --image-size 128
+      captioner train flickr8k:flickr8k run --backbone vgg16 --epochs 15
+      captioner train photos/captions.csv run
+    """
+    _import_tensorflow()
+    from captioner.train import train
+
+    train(dataset, output, weights=None if weights == "none" else weights, **options)
+
+
+@main.command("evaluate", epilog=EXIT_CODES)
+@click.argument("preset")
+@click.argument("dataset")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "dev", "test"]),
+    help="[default: test where there is one, else dev]",
+)
+@_sampler_options
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    metavar="DIR",
+    help="Write predictions.json, references.json (COCO formats) and scores.json.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+def evaluate_command(
+    preset, dataset, split, num_beams, length_penalty, output, batch_size
+):
+    """Score PRESET on a split of DATASET.
+
+    \b
+    Examples:
+      captioner evaluate run/preset flickr8k:flickr8k
+      captioner evaluate run/preset flickr8k:flickr8k --split dev --num-beams 5 -o dev
+    """
+    _import_tensorflow()
+    from captioner.evaluate import evaluate
+
+    evaluation = evaluate(
+        preset,
+        dataset,
+        split,
+        _sampler(num_beams, length_penalty),
+        output,
+        batch_size,
+    )
+    for name, value in evaluation.protocol.items():
+        click.echo(f"{name:<16}{value}")
+    for name, value in evaluation.scores.items():
+        click.echo(f"{name:<16}{value:.4f}")
+
+
+@main.command("export", epilog=EXIT_CODES)
+@click.argument("preset")
+@click.argument("output", type=click.Path())
+@_sampler_options
+@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
+def export_command(preset, output, num_beams, length_penalty, overwrite):
+    """Write PRESET as a SavedModel that takes encoded photos and returns captions.
+
+    \b
+    Examples:
+      captioner export run/preset exported
+      saved_model_cli show --dir exported --all
+    """
+    _import_tensorflow()
+    from captioner.export import export
+
+    path = export(preset, output, _sampler(num_beams, length_penalty), overwrite)
+    click.echo(path)
+
+
+@main.command("presets")
+def presets_command():
+    """List the presets that can be named."""
+    from captioner import presets
+
+    for folder in presets.list_presets():
+        config = presets.read_json(folder, presets.CONFIG_FILE)
+        click.echo(f"{folder.name}\t{config.get('class_name')}\t{folder}")
+
+
+@main.group("datasets")
+def datasets_group():
+    """Look at a dataset, or download one."""
+
+
+@datasets_group.command("show")
+@click.argument("dataset")
+def datasets_show(dataset):
+    """What is in DATASET: splits, images, captions, and what was left out.
+
+    \b
+    Examples:
+      captioner datasets show scenes
+      captioner datasets show flickr8k:flickr8k
+      captioner datasets show photos/captions.csv
+    """
+    from captioner.datasets import load_dataset
+
+    click.echo(load_dataset(dataset).summary())
+
+
+@datasets_group.command("download")
+@click.argument("name")
+@click.argument("output", type=click.Path())
+@click.option("--base-url", help="Take the same archives from elsewhere.")
+def datasets_download(name, output, base_url):
+    """Download the dataset NAME into OUTPUT; stopped, it goes on where it was.
+
+    \b
+    Example:
+      captioner datasets download flickr8k flickr8k
+    """
+    from captioner.datasets import download
+
+    path = download(name, output, base_url)
+    click.echo(f"{name}:{path}")

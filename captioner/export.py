@@ -1,0 +1,88 @@
+"""Write a captioner as one SavedModel: `captioner export`."""
+
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+
+from captioner.image_captioner import ImageCaptioner
+
+
+def export(preset, output, sampler=None, overwrite=False):
+    """Write a SavedModel that captions encoded photos, without this package.
+
+    Its signature `serving_default` takes `image_bytes`, strings (B,): JPEG, PNG,
+    GIF, BMP or WebP files. It returns `captions`, strings (B,), and `scores`,
+    float32 (B,). Decoding, resizing, the backbone and the search for words are all
+    in the graph, made of core TensorFlow ops.
+
+    Args:
+        preset: name or folder of a preset, or an `ImageCaptioner`.
+        output: folder to write; it is there whole or not at all.
+        sampler: replaces the preset's own.
+        overwrite: replace an existing SavedModel.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        ValueError: no such preset, or `output` exists.
+        OSError: `output` cannot be written.
+
+    Example:
+
+    ```python
+    captioner.export("efficientnet_lite2_lstm_flickr8k", "exported")
+    model = tf.saved_model.load("exported")
+    serve = model.signatures["serving_default"]
+    serve(image_bytes=tf.constant([open("photo.jpg", "rb").read()]))["captions"]
+    ```
+    """
+    output = pathlib.Path(output)
+    if output.exists():
+        if not overwrite:
+            raise ValueError(f"{output} exists; it is replaced only with overwrite.")
+        if not (output / "saved_model.pb").is_file():
+            raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
+    captioner = preset
+    if not isinstance(preset, ImageCaptioner):
+        captioner = ImageCaptioner.from_preset(preset, sampler)
+    module = ExportedCaptioner(captioner)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
+    temporary = pathlib.Path(temporary)
+    try:
+        tf.saved_model.save(
+            module, temporary, signatures={"serving_default": module.caption}
+        )
+        temporary.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return output
+
+
+class ExportedCaptioner(tf.Module):
+    """An `ImageCaptioner` from encoded photos to text, as one graph."""
+
+    def __init__(self, captioner):
+        super().__init__()
+        self._captioner = captioner
+        # What the SavedModel keeps: the variables, each once.
+        self.weights = [v.value for v in captioner.caption_model.variables]
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    def caption(self, image_bytes):
+        """Encoded photos, strings (B,) -> dict of captions (B,) and scores (B,)."""
+        convert = self._captioner.preprocessor.image_converter
+        images = tf.map_fn(
+            lambda one: convert(convert.decode(one)),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec((*convert.image_size, 3), tf.float32),
+        )
+        image_features = self._captioner.caption_model.encode(images)
+        captions, scores = self._captioner.generate_step(image_features)
+        return {"captions": captions, "scores": scores}

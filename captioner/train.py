@@ -1,0 +1,340 @@
+"""Train a captioner on a dataset: `captioner train`.
+
+OUTPUT/
+    preset/         the best captioner so far, by CIDEr on dev
+    recipe.json     the arguments, and where each epoch went: history.json
+    checkpoint/     the state after the last epoch, for resume
+    tensorboard/    curves: tensorboard --logdir OUTPUT
+"""
+
+import inspect
+import os
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from captioner import presets
+from captioner.backbones import VisionBackbone
+from captioner.caption_model import CaptionModel
+from captioner.datasets import load_dataset
+from captioner.feature_cache import FeatureCache
+from captioner.image_captioner import CaptionCrossentropy, ImageCaptioner
+from captioner.image_converter import ImageConverter
+from captioner.input_pipeline import training_batches
+from captioner.metrics import CaptionScorer
+from captioner.preprocessor import CaptionPreprocessor
+from captioner.tokenizer import Tokenizer
+
+# The recipe says all that decides the weights; these do not.
+_NOT_IN_RECIPE = ("output", "cache_dir", "resume")
+
+
+def train(
+    dataset,
+    output,
+    *,
+    backbone="efficientnet_lite2",
+    weights="imagenet",
+    image_size=None,
+    resize_mode="squash",
+    pooling=None,
+    mixer="lstm",
+    fusion="additive",
+    num_layers=2,
+    hidden_dim=512,
+    dropout=0.3,
+    label_smoothing=0.1,
+    min_count=4,
+    max_sequence_length=24,
+    batch_size=32,
+    epochs=20,
+    patience=4,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    seed=0,
+    cache_dir=None,
+    resume=False,
+):
+    """Train a captioner; the best one by CIDEr on dev is kept as a preset.
+
+    The backbone stays as it is: its features are computed once and kept. After
+    each epoch the dev photos are captioned, without a look at their captions, and
+    scored. Training ends after `epochs`, or when CIDEr has not risen for
+    `patience` epochs. A run that was killed goes on with `resume=True` to the same
+    weights as one that was not.
+
+    Args:
+        dataset: what `load_dataset` takes, as "flickr8k:DIR", with a train split
+            and a dev split.
+        output: folder for everything that is written; new, or one to resume.
+        backbone: a name of `backbone_names()`.
+        weights: "imagenet", the path of a `.weights.h5`, or None for random ones.
+        image_size: side of the square photos in pixels; by default what the
+            backbone's weights were trained at.
+        resize_mode: "squash", "crop" or "pad", for photos that are not square.
+        pooling: None for the grid of features, "avg" for their mean.
+        mixer, fusion, num_layers, hidden_dim, dropout: see `CaptionModel`.
+        label_smoothing: see `CaptionCrossentropy`.
+        min_count: words seen less often in training are unknown.
+        max_sequence_length: the most words of a caption, and one for its end.
+        batch_size: images a step, each with all its captions.
+        epochs, patience: how long to train, see above.
+        learning_rate: of AdamW, at its highest: it rises over the first half
+            epoch and falls along a cosine to zero at `epochs`.
+        weight_decay: of AdamW, not on biases and norms.
+        seed: decides the first weights, the order of photos, and dropout.
+        cache_dir: where features are kept; by default `OUTPUT/features`.
+        resume: go on with the run in `output`.
+
+    Returns:
+        The path of the preset.
+
+    Raises:
+        ValueError: arguments or a dataset that cannot be trained on, named.
+        OSError: something cannot be read or written.
+
+    Example:
+
+    ```python
+    captioner.train("flickr8k:flickr8k", "run", backbone="vgg16", epochs=15)
+    captioner.ImageCaptioner.from_preset("run/preset").generate("photo.jpg")
+    ```
+    """
+    arguments = {
+        name: _plain(value)
+        for name, value in locals().items()
+        if name in inspect.signature(train).parameters and name not in _NOT_IN_RECIPE
+    }
+    output = pathlib.Path(output)
+    recipe = _open_run(output, arguments, resume)
+    keras.utils.set_random_seed(seed)
+
+    data = load_dataset(dataset)
+    print(data.summary(), flush=True)
+    for split in ("train", "dev"):
+        if split not in data.splits:
+            raise ValueError(f"{dataset} has no {split} split, which training needs.")
+
+    vision_backbone = VisionBackbone(
+        backbone,
+        image_size=image_size and (image_size, image_size),
+        pooling=pooling,
+        weights=weights,
+    )
+    image_converter = ImageConverter(vision_backbone.image_size, resize_mode)
+    cache = FeatureCache(
+        cache_dir or output / "features", image_converter, vision_backbone
+    )
+    train_examples = _with_features(cache, data.examples("train"))
+    dev_examples = _with_features(cache, data.examples("dev"))
+
+    train_captions = [example["captions"] for example in train_examples]
+    tokenizer = Tokenizer.from_captions(
+        (text for captions in train_captions for text in captions), min_count
+    )
+    dev_captions = [text for example in dev_examples for text in example["captions"]]
+    print(
+        f"vocabulary: {tokenizer.vocabulary_size} words, seen {min_count} times or "
+        f"more; unknown on dev: {tokenizer.unknown_rate(dev_captions):.2%}"
+    )
+    captioner = ImageCaptioner(
+        CaptionModel(
+            tokenizer.vocabulary_size,
+            vision_backbone.feature_shape,
+            vision_backbone,
+            mixer=mixer,
+            fusion=fusion,
+            num_layers=num_layers,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+        ),
+        CaptionPreprocessor(image_converter, tokenizer, max_sequence_length),
+    )
+    run = _Run(output, captioner, cache, dev_examples, patience, recipe)
+    steps = len(train_examples) // batch_size
+    captioner.compile(
+        optimizer=_optimizer(learning_rate, weight_decay, steps, epochs),
+        loss=CaptionCrossentropy(label_smoothing),
+        sampler="greedy",  # for the dev scores of each epoch; the preset has beams
+    )
+    first_epoch = run.restore() if resume else 0
+    batches, steps = training_batches(
+        cache.reader([example["image"] for example in train_examples]),
+        train_captions,
+        batch_size,
+        epochs,
+        seed,
+        first_epoch,
+    )
+    if first_epoch < epochs and not run.is_over():
+        captioner.fit(
+            batches,
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            callbacks=[run, keras.callbacks.TensorBoard(output / "tensorboard")],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    print(run.last_words())
+    return output / "preset"
+
+
+class _Run(keras.callbacks.Callback):
+    """What happens between epochs: score dev, keep the best, save the state."""
+
+    def __init__(self, output, captioner, cache, dev_examples, patience, recipe):
+        super().__init__()
+        self.output = output
+        self.captioner = captioner
+        self.patience = patience
+        self.recipe = recipe
+        self.history = []
+        self.dev_ids = [example["image/id"] for example in dev_examples]
+        _, self.read = cache.reader([example["image"] for example in dev_examples])
+        self.scorer = CaptionScorer(
+            {example["image/id"]: example["captions"] for example in dev_examples}
+        )
+        self.checkpoints = None
+
+    def on_train_begin(self, logs=None):
+        self.checkpoints = self.checkpoints or self._checkpoint_manager()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = self._score_dev()
+        # Into Keras' own logs, so that its progress line and TensorBoard have them.
+        logs.update({f"dev_{name}": value for name, value in scores.items()})
+        row = {name: float(value) for name, value in logs.items()}
+        row["seconds"] = round(time.time() - self.started, 1)
+        self.history = [*self.history[:epoch], {"epoch": epoch + 1, **row}]
+        if self.best()["epoch"] == epoch + 1:
+            self._save_preset()
+        presets.write_json(self.output / "history.json", self.history)
+        # Last of all, since it is what a resumed run goes by.
+        self.checkpoints.save(checkpoint_number=epoch + 1)
+        if self.is_over():
+            self.model.stop_training = True
+
+    def best(self):
+        """The epoch with the highest CIDEr, the first of equals."""
+        return max(self.history, key=lambda row: row["dev_cider"])
+
+    def is_over(self):
+        """Whether CIDEr has not risen for `patience` epochs."""
+        return bool(self.history) and (
+            self.history[-1]["epoch"] - self.best()["epoch"] >= self.patience
+        )
+
+    def restore(self):
+        """Load the state after the last finished epoch; returns its number."""
+        self.checkpoints = self._checkpoint_manager()
+        newest = self.checkpoints.latest_checkpoint
+        if newest is None:
+            return 0
+        self.checkpoints.checkpoint.restore(newest).assert_consumed()
+        epoch = int(newest.rpartition("-")[2])
+        self.history = presets.read_json(self.output, "history.json")[:epoch]
+        print(f"resumed after epoch {epoch}")
+        return epoch
+
+    def last_words(self):
+        """One line for the end of a run."""
+        best = self.best()
+        return (
+            f"best epoch {best['epoch']}: dev CIDEr {best['dev_cider']:.3f}, "
+            f"BLEU-4 {best['dev_bleu_4']:.3f} (greedy); preset: "
+            f"{self.output / 'preset'}"
+        )
+
+    def _score_dev(self):
+        captions = []
+        for start in range(0, len(self.dev_ids), 64):
+            rows = np.arange(start, min(start + 64, len(self.dev_ids)))
+            captions += self.captioner.caption_features(self.read(rows))[0]
+        scores = self.scorer.score(dict(zip(self.dev_ids, captions)))
+        return {name: scores[name] for name in ("bleu_4", "cider")}
+
+    def _save_preset(self):
+        shipped = ImageCaptioner(
+            self.captioner.caption_model, self.captioner.preprocessor, "beam"
+        )
+        best = self.best()
+        shipped.save_to_preset(
+            self.output / "preset",
+            recipe={**self.recipe, "best_epoch": best["epoch"]},
+            scores={"split": "dev", "sampler": "greedy", **best},
+        )
+
+    def _checkpoint_manager(self):
+        # The decoder, the state of dropout, and the optimizer; not the backbone,
+        # which never changes.
+        model = self.captioner.caption_model
+        frozen = {id(v) for v in model.vision_backbone.variables}
+        model.optimizer.build(model.trainable_variables)
+        variables = [v for v in model.variables if id(v) not in frozen]
+        variables += model.optimizer.variables
+        checkpoint = tf.train.Checkpoint(
+            variables=[v.value for v in {id(v): v for v in variables}.values()]
+        )
+        return tf.train.CheckpointManager(
+            checkpoint, self.output / "checkpoint", max_to_keep=1
+        )
+
+
+def _open_run(output, arguments, resume):
+    """Start or find a run's folder; returns its recipe."""
+    recipe_file = output / "recipe.json"
+    if resume:
+        if not recipe_file.is_file():
+            raise ValueError(f"There is no run to resume in {output}.")
+        recipe = presets.read_json(output, "recipe.json")
+        changed = [n for n in arguments if recipe["train"].get(n) != arguments[n]]
+        if changed:
+            raise ValueError(
+                f"The run in {output} was started with other arguments: "
+                + ", ".join(f"{n}={recipe['train'].get(n)}" for n in changed)
+            )
+        return recipe
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(
+            f"{output} is not empty: resume the run there, or choose another output."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    recipe = {"train": arguments, "versions": presets.versions()}
+    presets.write_json(recipe_file, recipe)
+    return recipe
+
+
+def _with_features(cache, examples):
+    """The examples whose photos can be read, after their features are cached."""
+    images = [example["image"] for example in examples]
+    errors = cache.compute(images)
+    for error in errors.values():
+        print(f"left out: {error}", file=sys.stderr)
+    return [example for i, example in enumerate(examples) if i not in errors]
+
+
+def _optimizer(learning_rate, weight_decay, steps, epochs):
+    warmup = max(1, steps // 2)
+    optimizer = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=max(1, steps * epochs - warmup),
+            warmup_target=learning_rate,
+            warmup_steps=warmup,
+        ),
+        weight_decay=weight_decay,
+        global_clipnorm=5.0,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _plain(value):
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
