@@ -216,6 +216,22 @@ def test_coco_file_without_a_split_is_split_by_hash(tmp_path):
     assert images["train"] > images["dev"] > 10 and images["test"] > 10
 
 
+@pytest.mark.parametrize(
+    "name, splits",
+    [
+        ("captions_train2014", ("train",)),
+        ("my-VAL", ("dev",)),
+        ("test", ("test",)),
+        ("captions_trainval2014", ("train", "dev", "test")),
+        ("latest", ("train", "dev", "test")),
+    ],
+)
+def test_coco_split_by_file_name(tmp_path, name, splits):
+    make_images(tmp_path, [f"{i}.jpg" for i in range(100)])
+    path = write_json(tmp_path / f"{name}.json", coco_json(range(100)))
+    assert load_dataset(f"coco:{path}").splits == splits
+
+
 def test_coco_bad_input(tmp_path):
     make_images(tmp_path, ["1.jpg", "2.jpg"])
     path = tmp_path / "captions.json"

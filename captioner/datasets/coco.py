@@ -10,7 +10,8 @@ import re
 from captioner.datasets.dataset_builder import DatasetBuilder, read_json
 
 _CAPTIONS_FILE = re.compile(r"captions_.*\.json")
-_SPLIT_WORD = re.compile(r"(train|val|dev|test)(?![a-z])", re.IGNORECASE)
+# "train2017" but not "trainval2014", which is of both.
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|dev|test)(?![a-z])", re.IGNORECASE)
 
 
 def find_captions_files(folder, listing) -> list:

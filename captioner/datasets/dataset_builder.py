@@ -20,6 +20,9 @@ _SPLIT_NAMES = {
     "testing": "test",
 }
 
+# So many image names tell which folder they are relative to.
+_NUM_PROBES = 200
+
 
 def canonical_split(name):
     """Maps a dataset's own name of a split to `"train"`, `"dev"` or `"test"`.
@@ -96,12 +99,16 @@ class FolderListing:
             The candidate that holds most of the first names.
         """
         names = list(names)
+        # The rule, and it spares listing folders that are none of ours.
+        if names and self.count(base, names) == len(names[:_NUM_PROBES]):
+            return base
         candidates = [base, *self.folders(base)]
         return max(candidates, key=lambda folder: self.count(folder, names))
 
     def count(self, folder, names) -> int:
-        """How many of the first 200 image names are files below `folder`."""
-        return sum(os.path.join(folder, name) in self for name in names[:200])
+        """How many of the first image names are files below `folder`."""
+        probes = names[:_NUM_PROBES]
+        return sum(os.path.join(folder, name) in self for name in probes)
 
 
 class DatasetBuilder:

@@ -13,18 +13,14 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 
 from tqdm import tqdm
 
 _CHUNK_SIZE = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
 _LINE_INTERVAL = 10  # seconds between two lines of progress off a terminal
-_CONNECTION_ERRORS = (
-    TimeoutError,
-    ConnectionError,
-    ssl.SSLError,
-    http.client.HTTPException,
-)
+_BROKEN_OFF = (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException)
 
 
 class DownloadError(OSError):
@@ -202,7 +198,7 @@ def _receive(url, part):
         raise DownloadError(f"{url}: HTTP {error.code} {error.reason}.") from error
     except urllib.error.URLError as error:
         raise DownloadError(f"{url} cannot be reached: {error.reason}.") from error
-    except _CONNECTION_ERRORS as error:
+    except _BROKEN_OFF as error:
         raise DownloadError(
             f"{url}: the connection broke off ({error or type(error).__name__}). "
             "Run it again to go on from there."
@@ -266,11 +262,10 @@ def _write_validator(part, response):
     validator = validator or response.headers.get("Last-Modified")
     # The old bytes go first: they must never meet a validator not their own.
     _remove_if_there(part)
+    _remove_if_there(_validator_path(part))
     if validator:
         with open(_validator_path(part), "w", encoding="latin-1") as file:
             file.write(validator)
-    else:
-        _remove_if_there(_validator_path(part))
 
 
 def _unpack(path, output_dir, archive):
@@ -281,22 +276,18 @@ def _unpack(path, output_dir, archive):
     try:
         os.mkdir(staging)
         _extract(path, staging, archive)
-        missing = [
-            name
-            for name in archive.unpacks
-            if not os.path.exists(os.path.join(staging, name))
-        ]
+        names = sorted(os.listdir(staging))
+        missing = sorted(set(archive.unpacks) - set(names))
         if missing:
             raise DownloadError(f"{path} does not contain {', '.join(missing)}.")
-        for name in sorted(os.listdir(staging)):
+        for name in names:
             target = os.path.join(output_dir, name)
             if os.path.isdir(target):
                 raise DownloadError(
                     f"{target} is in the way: move it and run it again."
                 )
             os.replace(os.path.join(staging, name), target)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        # The two latter: an encrypted file, an unknown compression.
+    except (zipfile.BadZipFile, zlib.error) as error:
         os.remove(path)
         raise DownloadError(f"{path} is not a good zip file: {error}.") from error
     finally:

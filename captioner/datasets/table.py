@@ -20,7 +20,8 @@ def read_csv(path, image_dir=None, split_fractions=(0.9, 0.05, 0.05)):
 
     The columns are `image` (a path relative to the file's folder, or to a
     folder in it), `caption` and, if there is one, `split`. An image may have
-    several rows, or several columns `caption_1`, `caption_2`, ...; columns of
+    several rows, or several columns `caption_1`, `caption_2`, ...; `file_name`
+    and `text`, as Hugging Face names them, are understood too, and columns of
     other names are ignored. The delimiter is the one of comma, tab, semicolon
     and bar by which the header has these columns. The path of the image is its
     id.
@@ -165,12 +166,13 @@ def _build(builder, path, image_dir, entries):
     names = [image.strip() for _, image, _, _ in entries]
     if image_dir is None:
         image_dir = builder.listing.find_image_dir(os.path.dirname(path), names)
+    # Worked out once for each image, which may have many rows.
+    ids = {name: relative_id(name, image_dir) for name in set(names) if name}
     for (where, _, captions, split), name in zip(entries, names):
         if not name:
             builder.leave_out(where, "row without an image")
             continue
-        image_id = relative_id(name, image_dir)
         image = os.path.join(image_dir, name)
         split = split if split and str(split).strip() else None
-        builder.add(image_id, image, captions, split)
+        builder.add(ids[name], image, captions, split)
     return builder.build()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from captioner.datasets.caption_dataset import CaptionDataset
 from captioner.datasets.dataset_builder import canonical_split
 
-_CAPTION_FEATURES = ("captions", "caption", "text", "sentences", "description")
+_CAPTION_FEATURES = ("captions", "caption", "text")
 _ID_FEATURES = ("image/filename", "filename", "file_name", "image/id", "image_id", "id")
 
 
