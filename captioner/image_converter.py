@@ -327,7 +327,7 @@ def _decode_file(data, name):
     try:
         with _muted_decoders:
             if num_channels == 4:
-                # OpenCV takes every CMYK JPEG for an inverted one.
+                # OpenCV takes every CMYK JPEG for an inverted one. BGR, as its own.
                 pixels = _decode_jpeg_pixels(data).numpy()[..., ::-1]
                 kinds = blocks = ()
             else:

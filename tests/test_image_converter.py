@@ -1,3 +1,5 @@
+import concurrent.futures
+import ctypes
 import os
 import pathlib
 import pickle
@@ -697,6 +699,19 @@ def test_odd_chunks_make_no_noise(capfd):
     np.testing.assert_array_equal(read_both(odd), picture())
     load_image(encode(picture(channels=4, dtype="uint16"), ".tiff"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_other_libraries_can_still_print_errors(capfd):
+    jpeg = encode(picture(), ".jpg")
+    odd = jpeg[:-2] + bytes(99) + jpeg[-2:]
+    cv2.imdecode(np.frombuffer(odd, "uint8"), cv2.IMREAD_UNCHANGED)
+    assert "extraneous bytes" in capfd.readouterr().err  # what is to be muted
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for image in pool.map(load_image, [odd] * 50):
+            np.testing.assert_array_equal(image, load_image(jpeg))
+    assert capfd.readouterr() == ("", "")
+    ctypes.CDLL(None).perror(b"a native library")
+    assert capfd.readouterr().err.startswith("a native library")
 
 
 @pytest.mark.parametrize(
