@@ -319,6 +319,8 @@ def _read_file(name):
 def _decode_file(data, name):
     """Image file -> upright array, grey or RGB, with or without alpha."""
     format_name = next((f for s, f in SIGNATURES.items() if data.startswith(s)), None)
+    if format_name == "WebP" and data[8:12] != b"WEBP":  # sound and video are RIFF, too
+        format_name = None
     exif, num_channels, transparent_grey = b"", 0, None
     if format_name == "JPEG":
         exif, num_channels = _read_jpeg_header(data, name)

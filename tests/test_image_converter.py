@@ -595,6 +595,7 @@ def giant(extension):
     [
         (b"", "empty"),
         (b"hello", "not_an_image"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), "not_an_image"),
         (b"<html><body>404 Not Found</body></html>", "not_an_image"),
         (np.random.default_rng(0).bytes(5000), "not_an_image"),
         (encode(picture(), ".jpg")[:-1], "truncated"),
