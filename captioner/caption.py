@@ -6,12 +6,10 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
-
-from tqdm import tqdm
 
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
+from captioner.progress import progress_bar
 
 DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 
@@ -138,21 +136,21 @@ def _caption_all(photos, captioner, output, sidecars, batch_size):
         batch_size,
         errors.__setitem__,
     )
-    bar = tqdm(
-        total=len(names),
-        desc="captions",
-        unit="photo",
-        file=sys.stderr,
-        disable=None,  # only on a terminal
-    )
     next_index = 0
+    written = set()  # sidecars of this run
     with contextlib.ExitStack() as stack:
-        stack.enter_context(bar)
+        bar = stack.enter_context(progress_bar("captions", total=len(names)))
         write = stack.enter_context(_open_output(output)) if output else None
 
         def finish(result):
             if sidecars and result.caption is not None:
-                _write_sidecar(_sidecar(pathlib.Path(result.path)), result.caption)
+                sidecar = _sidecar(pathlib.Path(result.path))
+                if sidecar in written:  # a.jpg and a.png have one a.txt
+                    reason = f"{sidecar.name} holds the caption of another photo"
+                    result = CaptionResult(result.path, error=reason, kind="sidecar")
+                else:
+                    written.add(sidecar)
+                    _write_sidecar(sidecar, result.caption)
             if write:
                 write(result)
             bar.update()

@@ -4,13 +4,12 @@ import dataclasses
 import pathlib
 import sys
 
-from tqdm import tqdm
-
 from captioner import presets
 from captioner.datasets import load_dataset
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
 from captioner.metrics import CaptionScorer
+from captioner.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
         batch_size,
         lambda i, error: left_out.__setitem__(examples[i]["image/id"], str(error)),
     )
-    with tqdm(total=len(examples), desc=f"captions of {split}", unit="photo") as bar:
+    with progress_bar(f"captions of {split}", total=len(examples)) as bar:
         for indices, images in batches:
             texts, _ = captioner.caption_batch(images)
             for index, text in zip(indices.numpy(), texts):

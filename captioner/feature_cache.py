@@ -18,10 +18,11 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from captioner.image_converter import ImageError, read_image_file
 from captioner.input_pipeline import image_batches
 from captioner.presets import write_json
+from captioner.progress import progress_bar
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
@@ -67,7 +68,7 @@ class FeatureCache:
             )
         self._shards = []  # memory-mapped, each (N, P, E)
         self._row_of = {}  # content -> (shard, row in it)
-        self._content_of = {}  # (path, size, mtime) -> content
+        self._content_of = {}  # path -> content, read once a run
         for index_file in sorted(self.folder.glob("features-*.json")):
             self._open_shard(index_file)
 
@@ -75,12 +76,11 @@ class FeatureCache:
         """How many photos have their features here."""
         return len(self._row_of)
 
-    def compute(self, images, progress=True):
+    def compute(self, images):
         """Compute and keep the features of all photos that have none yet.
 
         Args:
             images: a sequence of paths, encoded bytes or uint8 arrays.
-            progress: show a progress bar on the terminal.
 
         Returns:
             dict of index into `images` -> `ImageError`, for the unreadable ones.
@@ -93,11 +93,13 @@ class FeatureCache:
         for index, image in enumerate(images):
             try:
                 content = self._content(image)
-            except OSError as error:
+            except ImageError as error:
                 errors[index] = error
                 continue
             if content not in self._row_of:
                 missing.setdefault(content, index)
+        if not missing:
+            return errors
         contents, indices = list(missing), list(missing.values())
 
         batches = image_batches(
@@ -113,12 +115,10 @@ class FeatureCache:
             input_signature=[batches.element_spec[1]],
         )
         shard_features, shard_contents = [], []
-        with tqdm(
+        with progress_bar(
+            f"{self.vision_backbone.architecture} features",
             total=len(images),
             initial=len(images) - len(indices),
-            desc=f"{self.vision_backbone.architecture} features",
-            unit="photo",
-            disable=not progress or not indices,
         ) as bar:
             for rows, batch in batches:
                 shard_features.extend(encode(batch).numpy())
@@ -162,13 +162,10 @@ class FeatureCache:
             return hashlib.sha256(header + image.tobytes()).hexdigest()
         if isinstance(image, bytes):
             return hashlib.sha256(image).hexdigest()
-        stat = os.stat(image)
-        seen = (os.fspath(image), stat.st_size, stat.st_mtime_ns)
-        if seen not in self._content_of:
-            with open(image, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            self._content_of[seen] = digest
-        return self._content_of[seen]
+        path = os.fspath(image)
+        if path not in self._content_of:
+            self._content_of[path] = hashlib.sha256(read_image_file(path)).hexdigest()
+        return self._content_of[path]
 
     def _write_shard(self, features, contents):
         # Named by what is in it, so that two runs at once never share a name.

@@ -251,7 +251,7 @@ def load_image(source):
         name, data = "image bytes", bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        data = _read_file(name)
+        data = read_image_file(name)
     else:
         raise ValueError(
             "`source` must be a path, bytes or a NumPy array. "
@@ -296,7 +296,12 @@ class _MutedDecoders:
 _muted_decoders = _MutedDecoders()
 
 
-def _read_file(name):
+def read_image_file(name):
+    """The bytes of a file, of a size that a picture may have.
+
+    Raises:
+        ImageError: it is missing, not a file, too large, or cannot be read.
+    """
     try:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever

@@ -41,8 +41,8 @@ def preset_folders():
     folders = []
     if os.environ.get("CAPTIONER_HOME"):
         folders.append(pathlib.Path(os.environ["CAPTIONER_HOME"]))
-    # In a checkout models/ lies beside the package, in a wheel inside it.
-    folders += [package.parent / "models", package / "models"]
+    # In a wheel models/ lies inside the package, in a checkout beside it.
+    folders += [package / "models", package.parent / "models"]
     folders.append(pathlib.Path.home() / ".cache" / "captioner")
     return [folder for folder in folders if folder.is_dir()]
 

@@ -96,8 +96,8 @@ _BEFORE_NUMBER = "art ca fig figs no nos op pp prop".split()
 # After "B." these begin a new sentence, and the period is the end of the last one.
 _SENTENCE_STARTERS = (
     "A About According Additionally After An As At But Earlier He Her Here However If "
-    "In It Last Many More Now Once One Other Our She Since So Some Such That The Their "
-    "Then There These They This We What When While Yet You"
+    "In It Last Many More Mr. Ms. Now Once One Other Our She Since So Some Such That "
+    "The Their Then There These They This We What When While Yet You"
 ).split()
 # One word on paper, two tokens.
 _SPLIT_WORDS = {
@@ -150,6 +150,7 @@ def _rules():
     names = f"{word}+(?:_{word}+)*"
     elision = f"[dol]{apostrophe}(?={letter})"
     number = f"(?:{digit}*(?:[.:,\u066b\u066c]{digit}+)+|{digit}+)"
+    starters = "|".join(map(re.escape, _SENTENCE_STARTERS))
     acronym = r"[A-Za-z](?:\.[A-Za-z])+"
     patterns = (
         # <b>  </b>  <img src="x">
@@ -192,7 +193,7 @@ def _rules():
         rf"(?:{'|'.join(_ABBREVIATIONS)})\.",
         rf"(?-i:{'|'.join(_NAMES + [n.upper() for n in _NAMES])})\.",
         rf"(?:{'|'.join(_BEFORE_NUMBER)})\.(?=\s*[0-9])",
-        rf"[a-z]\.(?!\s+(?-i:{'|'.join(_SENTENCE_STARTERS)})\s)",
+        rf"[a-z]\.(?!\s*$|\s+(?-i:{starters})(?:\s|$))",
         rf"(?:{word}+{hyphen})*{word}+\.(?=[,;:])",
         # !!  ?!  ...  --  ####  US$  :-)
         r"[!?]+|\.{3,4}|\.(?: \.){2,3}|-{2,}|\#{2,}|_+|\*\*|(?-i:US)\$|c(?:\+\+|\#)",
@@ -241,8 +242,11 @@ def ptb_tokenize(caption):
     (`pycocoevalcap.tokenizer.ptbtokenizer.PTBTokenizer`) does it with Java.
 
     Known differences: Java looks past the end of a caption into the next one of its
-    file; here every caption stands alone. A few scripts (Khmer, Burmese, Tibetan,
-    parts of the Indic ones), of which the Java program drops vowel signs, keep them.
+    file, so that the period of a last "plan B." depends on how the next one begins;
+    here every caption stands alone, and such a period ends it, as before a caption
+    that begins with "A" or "The". Some scripts (Khmer, Burmese, Tibetan, parts of the
+    Indic ones), whose vowel signs Java drops, keep them. Rare forms without spaces
+    (e-mail addresses with signs, file names, emoticons) may split elsewhere.
 
     Args:
         caption: str, one caption as people wrote it.
