@@ -31,7 +31,7 @@ _HOMES = {
     "GreedySampler": "samplers",
     "ImageCaptioner": "image_captioner",
     "ImageConverter": "image_converter",
-    "ImageError": "image_converter",
+    "ImageError": "image_files",
     "PresetError": "presets",
     "Tokenizer": "tokenizer",
     "VisionBackbone": "backbones",
@@ -39,7 +39,7 @@ _HOMES = {
     "image_reader": "input_pipeline",
     "list_presets": "presets",
     "load_dataset": "datasets",
-    "load_image": "image_converter",
+    "load_image": "image_files",
     "training_batches": "input_pipeline",
     # Verbs: one file, one function of its name.
     "caption": "caption",

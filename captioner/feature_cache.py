@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from captioner.image_converter import ImageError, read_image_file
+from captioner.image_files import ImageError, read_image_file
 from captioner.input_pipeline import image_batches
 from captioner.presets import write_json
 from captioner.progress import progress_bar

@@ -9,7 +9,8 @@ from keras import ops
 
 from captioner import presets
 from captioner.caption_model import CaptionModel, repeat_rows
-from captioner.image_converter import ImageConverter, load_image
+from captioner.image_converter import ImageConverter
+from captioner.image_files import load_image
 from captioner.preprocessor import CaptionPreprocessor
 from captioner.samplers import SAMPLERS
 from captioner.tokenizer import Tokenizer

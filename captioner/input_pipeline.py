@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from captioner.image_converter import ImageError, load_image
+from captioner.image_files import ImageError, load_image
 
 
 def image_batches(images, image_converter, batch_size, on_error):

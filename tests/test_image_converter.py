@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from captioner.image_converter import ImageConverter, ImageError, load_image
+from captioner.image_converter import ImageConverter
+from captioner.image_files import ImageError, load_image
 
 PHOTOS = pathlib.Path(__file__).parents[1] / "../shared/flickr8k/Flicker8k_Dataset"
 WHITE = (255, 255, 255)

@@ -16,6 +16,7 @@ ROOMS = [
     "progress",
     "presets",
     "image_files",
+    "image_decoder",
     "image_converter",
     "tokenizer",
     "preprocessor",

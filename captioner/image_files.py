@@ -1,0 +1,357 @@
+"""Image files, bytes and arrays to pixels, with OpenCV.
+
+Upright by the EXIF orientation, 16 bits scaled to 8, alpha laid over white; and one
+clear error for whatever is no picture. `image_decoder.py` gives the same pixels
+inside a graph.
+"""
+
+import ctypes
+import os
+import stat
+import threading
+import zlib
+
+MAX_PIXELS = 178_956_970  # where Pillow, too, calls a file a decompression bomb
+# OpenCV reads this once, when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+if "OPENCV_LOG_LEVEL" not in os.environ:  # a bad picture is an `ImageError` here
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+MAX_FILE_BYTES = 2**30
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {  # only to say "damaged JPEG" rather than "not an image"
+    b"\xff\xd8\xff": "JPEG",
+    PNG_SIGNATURE: "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"#?": "HDR",
+}
+ORIENTATION_TAG = 0x0112
+SHORT = 3  # the TIFF type of the orientation: an unsigned 16-bit number
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used.
+
+    Its message is one line that names the file.
+
+    Attributes:
+        name: the path, or "image bytes" or "image array".
+        reason: the message without the name.
+        kind: "empty", "truncated", "not_an_image", "too_large", "unreadable" or
+            "missing". Damaged and unsupported files of a known format are
+            "truncated".
+    """
+
+    def __init__(self, name, kind, reason):
+        # A file name may hold anything, a line break too.
+        name = name if name.isprintable() else repr(name)
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.kind = kind
+        self.reason = reason
+
+    def __reduce__(self):  # so that it comes back from a worker process
+        return ImageError, (self.name, self.kind, self.reason)
+
+
+def load_image(source):
+    """Reads a picture of any format that OpenCV knows, as upright RGB.
+
+    Grey becomes RGB, alpha is laid over white, CMYK is converted and 16 bits are
+    scaled to 8. Of an animation it is the first frame. Floating-point pictures
+    count from 0 to the first of 1, 255 and 65535 that holds all of their values,
+    or else to their largest; Radiance HDR is clipped at 1 and gets the sRGB curve.
+
+    Args:
+        source: path of a file, the bytes of one, or an array of shape `(H, W)` or
+            `(H, W, C)` that is grey, grey and alpha, RGB, or RGB and alpha.
+
+    Returns:
+        uint8 array of shape `(H, W, 3)`.
+
+    Raises:
+        ImageError: the picture cannot be used; `kind` says why.
+
+    Example:
+
+    >>> load_image(np.zeros((480, 640), "uint8")).shape
+    (480, 640, 3)
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(source, "image array")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = "image bytes", bytes(source)
+    elif isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        data = read_image_file(name)
+    else:
+        raise ValueError(
+            "`source` must be a path, bytes or a NumPy array. "
+            f"Received: source={source!r}"
+        )
+    if not data:
+        raise ImageError(name, "empty", "the file is empty")
+    return _to_rgb(_decode_file(data, name), name)
+
+
+class _MutedDecoders:
+    """Mutes C's stderr, to which libjpeg and libpng print without being asked.
+
+    Python writes to the terminal by another way, so nothing of a progress bar in
+    another thread is lost. Where C's stderr cannot be replaced, nothing is muted.
+    """
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.users = 0
+        try:
+            libc = ctypes.CDLL(None)
+            self.stream = ctypes.c_void_p.in_dll(libc, "stderr")
+            libc.fopen.restype = ctypes.c_void_p
+            self.nowhere = libc.fopen(os.devnull.encode(), b"w")
+        except (AttributeError, OSError, TypeError, ValueError):
+            self.nowhere = None
+
+    def __enter__(self):
+        with self.lock:
+            self.users += 1
+            if self.users == 1 and self.nowhere:
+                self.terminal, self.stream.value = self.stream.value, self.nowhere
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.users -= 1
+            if not self.users and self.nowhere:
+                self.stream.value = self.terminal
+
+
+_muted_decoders = _MutedDecoders()
+
+
+def read_image_file(name):
+    """The bytes of a file, of a size that a picture may have.
+
+    Raises:
+        ImageError: it is missing, not a file, too large, or cannot be read.
+    """
+    try:
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+            raise ImageError(name, "unreadable", f"cannot be read: it is {what}")
+        if status.st_size > MAX_FILE_BYTES:
+            reason = f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}"
+            raise ImageError(name, "too_large", f"the file is too large: {reason}")
+        with open(name, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise ImageError(name, "missing", "no such file") from error
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(name, "unreadable", f"cannot be read: {reason}") from error
+
+
+def _decode_file(data, name):
+    """Image file -> upright array, grey or RGB, with or without alpha."""
+    format_name = next((f for s, f in SIGNATURES.items() if data.startswith(s)), None)
+    if format_name == "WebP" and data[8:12] != b"WEBP":  # sound and video are RIFF, too
+        format_name = None
+    exif, num_channels, transparent_grey = b"", 0, None
+    if format_name == "JPEG":
+        exif, num_channels = _read_jpeg_header(data, name)
+    elif format_name == "PNG":
+        data, exif, transparent_grey = _read_png_chunks(data, name)
+    try:
+        with _muted_decoders:
+            if num_channels == 4:
+                # OpenCV takes every CMYK JPEG for an inverted one. BGR, as its own.
+                pixels = decode_jpeg_pixels(data).numpy()[..., ::-1]
+                kinds = blocks = ()
+            else:
+                pixels, kinds, blocks = cv2.imdecodeWithMetadata(
+                    np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
+                )
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem or "MAX_IMAGE" in str(error):
+            raise _too_large(name) from error
+        pixels = None
+    except tf.errors.InvalidArgumentError:
+        pixels = None
+    if pixels is None and format_name is None:
+        raise ImageError(name, "not_an_image", "not an image of a known format")
+    if pixels is None:
+        raise _damaged(name, format_name)
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise _too_large(name)
+    if transparent_grey is not None and pixels.ndim == 2:
+        alpha = np.where(pixels == transparent_grey, 0, np.iinfo(pixels.dtype).max)
+        pixels = np.stack((pixels, alpha.astype(pixels.dtype)), axis=-1)
+    if format_name == "HDR":
+        pixels = _srgb_curve(np.clip(np.nan_to_num(pixels), 0.0, 1.0))
+    premultiplied = format_name == "TIFF" and pixels.dtype == np.uint8
+    pixels = _to_uint8(pixels)
+    if pixels.ndim == 3 and pixels.shape[-1] == 4:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
+        if format_name == "BMP":  # its fourth byte is padding
+            pixels = pixels[..., :3]
+        elif premultiplied:  # libtiff has multiplied by alpha already
+            pixels = cv2.add(pixels[..., :3], 255 - pixels[..., 3:].repeat(3, -1))
+    elif pixels.ndim == 3 and pixels.shape[-1] == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    if cv2.IMAGE_METADATA_EXIF in kinds and not exif:
+        exif = blocks[list(kinds).index(cv2.IMAGE_METADATA_EXIF)].tobytes()
+    return _upright(pixels, _orientation(exif))
+
+
+def _damaged(name, format_name):
+    reason = f"truncated, damaged or unsupported {format_name} file"
+    return ImageError(name, "truncated", reason)
+
+
+def _too_large(name):
+    return ImageError(
+        name, "too_large", f"the picture has more than {MAX_PIXELS:,} pixels"
+    )
+
+
+def _read_jpeg_header(data, name):
+    """The EXIF block, and the number of colour channels."""
+    exif, num_channels, at = b"", 0, 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
+        if data[at + 1] == 0xFF:  # padding between segments
+            at += 1
+            continue
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + size]
+        if data[at + 1] == 0xE1 and body.startswith(b"Exif\0\0") and not exif:
+            exif = body
+        elif 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(body[i : i + 2], "big") for i in (1, 3))
+            if height * width > MAX_PIXELS:
+                raise _too_large(name)
+            num_channels = body[5] if len(body) > 5 else 0
+        at += 2 + size
+    return exif, num_channels
+
+
+def _read_png_chunks(data, name):
+    """The file without what is not its pixels, the EXIF block, the grey that is clear.
+
+    libpng writes its warnings and errors straight to the terminal. Most of them are
+    about chunks that do not matter here, or come with a wrong checksum.
+    """
+    kept, exif, transparent_grey, at, tag = [PNG_SIGNATURE], b"", None, 8, b""
+    depth = colour_type = None
+    while tag != b"IEND":
+        size, tag = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + size
+        if end > len(data):
+            raise _damaged(name, "PNG")
+        body = data[at + 8 : end - 4]
+        if tag in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
+                data[end - 4 : end], "big"
+            ):
+                raise _damaged(name, "PNG")
+            # OpenCV ignores the clear grey, and libpng may complain about it.
+            if tag != b"tRNS" or colour_type != 0:
+                kept.append(data[at:end])
+        if tag == b"IHDR" and size == 13:
+            width, height = (int.from_bytes(body[i : i + 4], "big") for i in (0, 4))
+            if width * height > MAX_PIXELS or max(width, height) > 1_000_000:
+                raise _too_large(name)
+            depth, colour_type = body[8], body[9]
+        elif tag == b"tRNS" and colour_type == 0 and depth in (1, 2, 4, 8, 16):
+            most = 2**depth - 1
+            transparent_grey = (int.from_bytes(body[:2], "big") & most) * (
+                (65535 if depth == 16 else 255) // most
+            )
+        elif tag == b"eXIf":
+            exif = body
+        at = end
+    return b"".join(kept), exif, transparent_grey
+
+
+def _orientation(exif):
+    """The orientation, 1 to 8, in an EXIF block; 1 if it holds none."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
+
+    def number(at, size):
+        return int.from_bytes(exif[at : at + size].ljust(size, b"\0"), order)
+
+    if order:
+        first = number(4, 4)
+        end = min(first + 2 + 12 * number(first, 2), len(exif) - 9)
+        for at in range(first + 2, end, 12):
+            if number(at, 2) == ORIENTATION_TAG and number(at + 2, 2) == SHORT:
+                return number(at + 8, 2) if 1 <= number(at + 8, 2) <= 8 else 1
+    return 1
+
+
+def _upright(image, orientation):
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    return image[
+        :: -1 if orientation in (3, 4, 7, 8) else 1,
+        :: -1 if orientation in (2, 3, 6, 7) else 1,
+    ]
+
+
+def _srgb_curve(linear):
+    return np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+
+
+def _to_uint8(pixels):
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype.kind == "f":
+        pixels = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
+        top = pixels.max()
+        white = next((white for white in (1, 255, 65535) if top <= white), top)
+    else:
+        white = 1 if pixels.dtype.kind == "b" else np.iinfo(pixels.dtype).max
+    return np.rint(np.clip(pixels / white, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _to_rgb(pixels, name):
+    """Grey, grey and alpha, RGB, or RGB and alpha -> uint8 RGB."""
+    if pixels.ndim == 2:
+        pixels = pixels[..., np.newaxis]
+    if (
+        pixels.ndim != 3
+        or not 1 <= pixels.shape[-1] <= 4
+        or pixels.dtype.kind not in ("buif")
+    ):
+        reason = f"no picture has shape {pixels.shape} and dtype {pixels.dtype}"
+        raise ImageError(name, "not_an_image", reason)
+    if not pixels.size:
+        raise ImageError(name, "empty", f"no pixels in shape {pixels.shape}")
+    pixels = _to_uint8(pixels)
+    if pixels.shape[-1] in (2, 4):
+        alpha = pixels[..., -1:].astype(np.uint16)
+        over_white = pixels[..., :-1] * alpha + 255 * (255 - alpha)
+        pixels = ((over_white + 127) // 255).astype(np.uint8)
+    if pixels.shape[-1] == 1:
+        pixels = pixels.repeat(3, axis=-1)
+    return np.ascontiguousarray(pixels)
+
+
+def decode_jpeg_pixels(image_bytes):
+    # TensorFlow's default DCT is a faster one, and off by up to 3 from OpenCV's.
+    return tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")
