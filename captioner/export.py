@@ -74,7 +74,10 @@ class ExportedCaptioner(tf.Module):
         # What the SavedModel keeps: the variables, each once.
         self.weights = [v.value for v in captioner.caption_model.variables]
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
+        autograph=False,
+    )
     def caption(self, image_bytes):
         """Encoded photos, strings (B,) -> dict of captions (B,) and scores (B,)."""
         convert = self._captioner.preprocessor.image_converter

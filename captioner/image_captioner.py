@@ -85,11 +85,13 @@ class ImageCaptioner:
             sampler = SAMPLERS[sampler]()
         self.sampler = sampler
         # Anew for each sampler, since a tf.function keeps what it traced. The
-        # batch is left open: batches of any size share one trace.
+        # batch is left open: batches of any size share one trace. Without autograph,
+        # which would rewrite code that is TF ops already.
         height, width = self.preprocessor.image_converter.image_size
         self._encode = tf.function(
             self.caption_model.encode,
             input_signature=[tf.TensorSpec((None, height, width, 3), tf.float32)],
+            autograph=False,
         )
         self._generate = tf.function(
             self.generate_step,
@@ -98,6 +100,7 @@ class ImageCaptioner:
                     (None, *self.caption_model.image_feature_shape), tf.float32
                 )
             ],
+            autograph=False,
         )
 
     def compile(self, optimizer="adam", loss=None, sampler=None, **kwargs):
