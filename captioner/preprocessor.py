@@ -64,6 +64,8 @@ class CaptionPreprocessor:
             rows, (*captions.shape, self.max_sequence_length + 1), name="token_ids"
         )
         y = rows[..., 1:]
-        # An image's missing caption is "", of which nothing is to be learnt.
-        real = (y != self.tokenizer.pad_id) & (captions != "")[..., None]
+        # An image's missing caption is "", of which nothing is to be learnt; nor is
+        # from one without words, as "...".
+        has_words = tf.reshape(words.row_lengths() > 0, tf.shape(captions))
+        real = (y != self.tokenizer.pad_id) & has_words[..., None]
         return {**x, "token_ids": rows[..., :-1]}, y, tf.cast(real, tf.float32)

@@ -127,8 +127,8 @@ def _split(texts):
     texts = tf.strings.regex_replace(texts, r"[^\p{L}\p{M}\p{N}'-]+", " ")
     # "@" can no longer occur: it keeps the ending "'s" while other apostrophes and
     # dashes that are not inside a word go.
-    texts = tf.strings.regex_replace(texts, "'s( |$)", " @ ")
     texts = tf.strings.regex_replace(texts, "['-]+( |$)", " ")
+    texts = tf.strings.regex_replace(texts, "['-]*'s( |$)", " @ ")
     texts = tf.strings.regex_replace(texts, "(^| )['-]+", " ")
     texts = tf.strings.regex_replace(texts, "@", "'s")
     return tf.strings.split(texts)
