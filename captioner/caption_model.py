@@ -74,14 +74,28 @@ class CaptionModel(keras.Model):
         self.hidden_dim = hidden_dim
         self.dropout = dropout
         self.token_embedding = keras.layers.Embedding(
-            vocabulary_size, hidden_dim, name="token_embedding"
+            vocabulary_size,
+            hidden_dim,
+            dtype=self.dtype_policy,
+            name="token_embedding",
         )
-        self.embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
+        self.embedding_dropout = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="embedding_dropout"
+        )
         self.blocks = [
-            DecoderBlock(mixer, fusion, hidden_dim, dropout, name=f"block_{i}")
+            DecoderBlock(
+                mixer,
+                fusion,
+                hidden_dim,
+                dropout,
+                dtype=self.dtype_policy,
+                name=f"block_{i}",
+            )
             for i in range(num_layers)
         ]
-        self.norm = keras.layers.LayerNormalization(name="norm")
+        self.norm = keras.layers.LayerNormalization(
+            dtype=self.dtype_policy, name="norm"
+        )
         # float32 under mixed precision too: a softmax over V needs it.
         self.logits_dense = keras.layers.Dense(
             vocabulary_size, dtype="float32", name="logits_dense"
