@@ -1,0 +1,259 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from captioner.caption_model import CaptionModel, repeat_rows
+from captioner.decoders import MIXERS, DecoderBlock
+from captioner.fusion import FUSIONS
+from captioner.image_captioner import CaptionCrossentropy
+
+B, C, L, P, E, D, V = 2, 5, 7, 4, 6, 8, 11
+PAIRS = [(mixer, fusion) for mixer in MIXERS for fusion in FUSIONS]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1_layer", "2_layers"])
+def model(request, loud_weights):
+    model = CaptionModel(V, (P, E), num_layers=request.param, hidden_dim=D, dropout=0.3)
+    loud_weights(model)
+    return model
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    return {
+        "image_features": rng.normal(size=(B, P, E)).astype("float32"),
+        "token_ids": rng.integers(0, V, (B, L)).astype("int32"),
+    }
+
+
+@pytest.fixture
+def text():
+    return np.random.default_rng(1).normal(size=(B, L, D)).astype("float32")
+
+
+def rebuilt(layer):
+    """The same layer again, from its configuration and its weights."""
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(layer)
+    )
+    assert again.get_config() == layer.get_config()
+    again.set_weights(layer.get_weights())
+    return again
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusion(fusion, inputs, text, loud_weights):
+    layer = FUSIONS[fusion](hidden_dim=D, dropout=0.3)
+    layer.build((None, None, D), (None, P, E))
+    loud_weights(layer)
+    output, again = (
+        each(text, each.build_cache(inputs["image_features"]))
+        for each in (layer, rebuilt(layer))
+    )
+    assert output.shape == (B, L, D)
+    np.testing.assert_allclose(again, output, atol=1e-5)
+    # A fusion never mixes along the caption.
+    cache = layer.build_cache(inputs["image_features"])
+    np.testing.assert_allclose(layer(text[:, 3:4], cache), output[:, 3:4], atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_mixer(mixer, text, loud_weights):
+    layer = MIXERS[mixer](hidden_dim=D)
+    layer.build((None, None, D))
+    loud_weights(layer)
+    assert layer(text).shape == (B, L, D)
+    np.testing.assert_allclose(rebuilt(layer)(text), layer(text), atol=1e-5)
+
+    cache, outputs = layer.build_cache(B), []
+    for index in range(L):
+        output, cache = layer.step(text[:, index], cache, index)
+        outputs.append(output)
+    np.testing.assert_allclose(np.stack(outputs, axis=1), layer(text), atol=1e-5)
+
+
+@pytest.mark.parametrize(("mixer", "fusion"), PAIRS)
+def test_block(mixer, fusion, inputs, text, loud_weights):
+    layer = DecoderBlock(mixer, fusion, hidden_dim=D, dropout=0.3)
+    layer.build((None, None, D), (None, P, E))
+    loud_weights(layer)
+    output, again = (
+        each(text, each.build_image_cache(inputs["image_features"]))
+        for each in (layer, rebuilt(layer))
+    )
+    assert output.shape == (B, L, D)
+    np.testing.assert_allclose(again, output, atol=1e-5)
+
+
+def test_model_survives_a_round_trip(model, inputs, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = CaptionModel.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    assert np.abs(again(inputs) - model(inputs)).max() > 0.1
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(again(inputs), model(inputs), atol=1e-5)
+
+
+def test_model_survives_a_keras_file(model, inputs, tmp_path):
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(inputs), model(inputs), atol=1e-5)
+
+
+def test_a_model_of_another_precision_stays_one(inputs):
+    model = CaptionModel(V, (P, E), hidden_dim=D, dtype="mixed_bfloat16")
+    again = CaptionModel.from_config(model.get_config())
+    for each in (model, again):
+        for layer in (each.token_embedding, each.blocks[0].mixer, each.norm):
+            assert layer.compute_dtype == "bfloat16"
+        assert each(inputs).dtype == "float32"  # logits, for the softmax
+
+
+def test_cached_steps_equal_the_full_pass(model, inputs):
+    """Token by token as in decoding, or the whole caption at once."""
+    image_cache = model.build_image_cache(inputs["image_features"])
+    text_cache = model.build_text_cache(B)
+    logits = []
+    for index in range(L):
+        step_logits, text_cache = model.step(
+            inputs["token_ids"][:, index], text_cache, image_cache, index
+        )
+        logits.append(step_logits)
+    np.testing.assert_allclose(np.stack(logits, axis=1), model(inputs), atol=1e-5)
+
+
+def test_a_later_token_never_changes_an_earlier_logit(model, inputs):
+    before = model(inputs).numpy()
+    for position in range(L):
+        token_ids = inputs["token_ids"].copy()
+        token_ids[:, position] = (token_ids[:, position] + 1) % V
+        after = model({**inputs, "token_ids": token_ids}).numpy()
+        np.testing.assert_array_equal(after[:, :position], before[:, :position])
+        # The token itself, and all that follow it, do see the change.
+        changed = np.abs(after - before).max(axis=(0, 2)) > 1e-4
+        assert changed[position:].all()
+
+
+def test_padding_never_leaks(model, inputs):
+    """A caption's logits are the same with and without padding behind it."""
+    padded = np.pad(inputs["token_ids"], ((0, 0), (0, 3)))
+    logits = model({**inputs, "token_ids": padded})
+    np.testing.assert_allclose(logits[:, :L], model(inputs), atol=1e-6)
+
+
+def test_every_image_position_counts(model, inputs):
+    before = model(inputs).numpy()
+    for position in range(P):
+        features = inputs["image_features"].copy()
+        features[0, position] = features[0, position, ::-1]
+        change = np.abs(model({**inputs, "image_features": features}) - before)
+        assert change[0].min(axis=-1).max() > 1e-4
+        assert change[1].max() == 0  # another image
+
+
+def test_gradient_reaches_every_trainable_weight(model, inputs):
+    with tf.GradientTape() as tape:
+        loss = CaptionCrossentropy()(inputs["token_ids"], model(inputs, training=True))
+    gradients = tape.gradient(loss, model.trainable_weights)
+    for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+
+
+def test_five_captions_equal_five_passes(model, inputs):
+    token_ids = np.random.default_rng(2).integers(0, V, (B, C, L))
+    together = model({**inputs, "token_ids": token_ids})
+    assert together.shape == (B, C, L, V)
+    for caption in range(C):
+        alone = model({**inputs, "token_ids": token_ids[:, caption]})
+        np.testing.assert_allclose(together[:, caption], alone, atol=1e-5)
+
+
+def test_five_captions_share_one_pass_of_the_image_side(inputs, monkeypatch):
+    model = CaptionModel(V, (P, E), num_layers=1, hidden_dim=D)
+    seen = []
+    fusion = model.blocks[0].fusion
+    build_cache = fusion.build_cache
+    monkeypatch.setattr(
+        fusion,
+        "build_cache",
+        lambda features, **kwargs: seen.append(features.shape)
+        or build_cache(features, **kwargs),
+    )
+    model({**inputs, "token_ids": np.ones((B, C, L), "int32")})
+    assert seen == [(B, P, E)]
+
+
+def test_images_equal_their_features(tiny_captioner):
+    model = tiny_captioner.caption_model
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    token_ids = np.array([[1, 4, 5], [1, 6, 7]])
+    features = model.encode(images)
+    assert features.shape == (2, *model.image_feature_shape)
+    from_images = model({"images": images, "token_ids": token_ids})
+    from_features = model({"image_features": features, "token_ids": token_ids})
+    assert np.abs(from_images[0] - from_images[1]).max() > 0.1
+    np.testing.assert_allclose(from_images, from_features, atol=1e-5)
+
+
+def test_a_model_without_backbone_says_so(model):
+    with pytest.raises(ValueError, match="give image_features"):
+        model({"images": np.zeros((1, 8, 8, 3)), "token_ids": np.ones((1, 1))})
+
+
+def test_repeat_rows_keeps_the_rows_of_an_image_together():
+    repeated = repeat_rows([np.array([[1], [2]])], 3)[0]
+    assert np.ravel(repeated).tolist() == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("option", ["mixer", "fusion"])
+def test_unknown_names(option):
+    with pytest.raises(
+        ValueError, match=f"{option} must be one of .*Received: {option}=nope"
+    ):
+        CaptionModel(V, (P, E), hidden_dim=D, **{option: "nope"})
+
+
+def numpy_crossentropy(y_true, logits, weight, label_smoothing):
+    """The loss as the paper writes it: smoothed one-hot targets, mean over tokens."""
+    target = np.eye(logits.shape[-1])[y_true]
+    target = (1 - label_smoothing) * target + label_smoothing / logits.shape[-1]
+    log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    losses = -np.sum(target * log_p, axis=-1)
+    return np.sum(losses * weight) / np.sum(weight)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_loss_equals_a_hand_written_one(label_smoothing):
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, V, (B, C, L))
+    logits = rng.normal(0, 3, (B, C, L, V)).astype("float32")
+    weight = (rng.uniform(size=(B, C, L)) < 0.6).astype("float32")
+    found = CaptionCrossentropy(label_smoothing)(y_true, logits, sample_weight=weight)
+    expected = numpy_crossentropy(y_true, logits, weight, label_smoothing)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_loss_does_not_see_padding():
+    rng = np.random.default_rng(0)
+    y_true, logits = rng.integers(0, V, (B, L)), rng.normal(size=(B, L, V))
+    weight = np.ones((B, L))
+    weight[:, 4:] = 0
+    loss = CaptionCrossentropy(label_smoothing=0.1)
+    before = loss(y_true, logits, sample_weight=weight)
+    y_true[:, 4:], logits[:, 4:] = 0, 100.0
+    after = loss(y_true, logits, sample_weight=weight)
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+    longer = loss(y_true[:, :4], logits[:, :4], sample_weight=weight[:, :4])
+    np.testing.assert_allclose(longer, before, rtol=1e-6)
+
+
+def test_loss_config():
+    loss = CaptionCrossentropy(label_smoothing=0.2)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(loss)
+    )
+    assert again.label_smoothing == 0.2
+    assert again.get_config() == loss.get_config()
