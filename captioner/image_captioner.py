@@ -73,6 +73,11 @@ class ImageCaptioner:
     def __init__(self, caption_model, preprocessor, sampler="beam"):
         self.caption_model = caption_model
         self.preprocessor = preprocessor
+        if caption_model.vision_backbone is not None:
+            _check_image_size(
+                caption_model.vision_backbone.image_size,
+                preprocessor.image_converter.image_size,
+            )
         self._set_sampler(sampler)
 
     def _set_sampler(self, sampler):
@@ -83,6 +88,10 @@ class ImageCaptioner:
                     f"Received: sampler={sampler}"
                 )
             sampler = SAMPLERS[sampler]()
+        if type(sampler) not in SAMPLERS.values():
+            raise ValueError(
+                f"A preset could not name such a sampler. Received: sampler={sampler}"
+            )
         self.sampler = sampler
         # Anew for each sampler, since a tf.function keeps what it traced. The
         # batch is left open: batches of any size share one trace. Without autograph,
@@ -278,20 +287,36 @@ class ImageCaptioner:
 def _check_sizes(config, tokenizer):
     """Refuse, before anything is built, a configuration that would eat the memory."""
     model = config["caption_model"]
+    positions, width = model["image_feature_shape"]
     sizes = {
         "hidden_dim": (model["hidden_dim"], 16_384),
         "num_layers": (model["num_layers"], 128),
         "max_sequence_length": (config["max_sequence_length"], 1_024),
         "image_size": (max(config["image_converter"]["image_size"]), 4_096),
+        "image positions": (positions, 16_384),
+        "image feature width": (width, 16_384),
         "num_beams": (config["sampler"]["config"].get("num_beams", 1), 1_024),
     }
     for name, (size, limit) in sizes.items():
         if not 0 < size <= limit:
             raise ValueError(f"{name} must be 1 to {limit}. Received: {name}={size}")
+    backbone = model["vision_backbone"]
+    if backbone is not None:
+        _check_image_size(
+            backbone["image_size"], config["image_converter"]["image_size"]
+        )
     if model["vocabulary_size"] != tokenizer.vocabulary_size:
         raise ValueError(
             f"the vocabulary has {tokenizer.vocabulary_size} words. "
             f"Received: vocabulary_size={model['vocabulary_size']}"
+        )
+
+
+def _check_image_size(backbone_size, converter_size):
+    if tuple(backbone_size) != tuple(converter_size):
+        raise ValueError(
+            f"The backbone takes photos of {tuple(backbone_size)} pixels. "
+            f"Received: image_converter.image_size={tuple(converter_size)}"
         )
 
 
