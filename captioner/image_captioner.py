@@ -88,10 +88,6 @@ class ImageCaptioner:
                     f"Received: sampler={sampler}"
                 )
             sampler = SAMPLERS[sampler]()
-        if type(sampler) not in SAMPLERS.values():
-            raise ValueError(
-                f"A preset could not name such a sampler. Received: sampler={sampler}"
-            )
         self.sampler = sampler
         # Anew for each sampler, since a tf.function keeps what it traced. The
         # batch is left open: batches of any size share one trace. Without autograph,
@@ -258,15 +254,21 @@ class ImageCaptioner:
         Raises:
             PresetError: `path` exists and is not a preset.
         """
-        sampler_name = next(
-            name for name, known in SAMPLERS.items() if type(self.sampler) is known
-        )
+        names = {known: name for name, known in SAMPLERS.items()}
+        if type(self.sampler) not in names:
+            raise ValueError(
+                f"A preset can only name a sampler of {', '.join(SAMPLERS)}. "
+                f"Received: sampler={self.sampler}"
+            )
         config = {
             "class_name": type(self).__name__,
             "caption_model": self.caption_model.get_config(),
             "image_converter": self.preprocessor.image_converter.get_config(),
             "max_sequence_length": self.preprocessor.max_sequence_length,
-            "sampler": {"name": sampler_name, "config": self.sampler.get_config()},
+            "sampler": {
+                "name": names[type(self.sampler)],
+                "config": self.sampler.get_config(),
+            },
         }
         with presets.new_preset(path) as folder:
             presets.write_json(folder / presets.CONFIG_FILE, config)
