@@ -31,6 +31,15 @@ from captioner.tokenizer import Tokenizer
 
 # The recipe says all that decides the weights; these do not.
 _NOT_IN_RECIPE = ("output", "cache_dir", "resume")
+_COUNTS = (
+    "image_size",
+    "num_layers",
+    "hidden_dim",
+    "min_count",
+    "batch_size",
+    "epochs",
+    "patience",
+)
 
 
 def train(
@@ -109,6 +118,11 @@ def train(
         for name, value in locals().items()
         if name in inspect.signature(train).parameters and name not in _NOT_IN_RECIPE
     }
+    for name in _COUNTS:
+        if arguments[name] is not None and arguments[name] < 1:
+            raise ValueError(
+                f"{name} must be 1 or more. Received: {name}={arguments[name]}"
+            )
     output = pathlib.Path(output)
     recipe = _open_run(output, arguments, resume)
     keras.utils.set_random_seed(seed)
@@ -118,7 +132,10 @@ def train(
     for split in ("train", "dev"):
         if split not in data.splits:
             raise ValueError(f"{dataset} has no {split} split, which training needs.")
+    train_examples = list(data.examples("train"))
+    dev_examples = list(data.examples("dev"))
 
+    # Everything that may be refused comes before the first photo and the first file.
     vision_backbone = VisionBackbone(
         backbone,
         image_size=image_size and (image_size, image_size),
@@ -126,20 +143,14 @@ def train(
         weights=weights,
     )
     image_converter = ImageConverter(vision_backbone.image_size, resize_mode)
-    cache = FeatureCache(
-        cache_dir or output / "features", image_converter, vision_backbone
-    )
-    train_examples = _with_features(cache, data.examples("train"))
-    dev_examples = _with_features(cache, data.examples("dev"))
-
-    train_captions = [example["captions"] for example in train_examples]
     tokenizer = Tokenizer.from_captions(
-        (text for captions in train_captions for text in captions), min_count
+        (text for example in train_examples for text in example["captions"]), min_count
     )
     dev_captions = [text for example in dev_examples for text in example["captions"]]
     print(
         f"vocabulary: {tokenizer.vocabulary_size} words, seen {min_count} times or "
-        f"more; unknown on dev: {tokenizer.unknown_rate(dev_captions):.2%}"
+        f"more; unknown on dev: {tokenizer.unknown_rate(dev_captions):.2%}",
+        flush=True,
     )
     captioner = ImageCaptioner(
         CaptionModel(
@@ -154,6 +165,15 @@ def train(
         ),
         CaptionPreprocessor(image_converter, tokenizer, max_sequence_length),
     )
+    output.mkdir(parents=True, exist_ok=True)
+    presets.write_json(output / "recipe.json", recipe)
+
+    cache = FeatureCache(
+        cache_dir or output / "features", image_converter, vision_backbone
+    )
+    train_examples = _with_features(cache, train_examples)
+    dev_examples = _with_features(cache, dev_examples)
+    train_captions = [example["captions"] for example in train_examples]
     run = _Run(output, captioner, cache, dev_examples, patience, recipe)
     steps = len(train_examples) // batch_size
     captioner.compile(
@@ -217,7 +237,10 @@ class _Run(keras.callbacks.Callback):
             self._save_preset()
         presets.write_json(self.output / "history.json", self.history)
         # Last of all, since it is what a resumed run goes by.
-        self.checkpoints.save(checkpoint_number=epoch + 1)
+        try:
+            self.checkpoints.save(checkpoint_number=epoch + 1)
+        except tf.errors.OpError as error:  # TensorFlow's form of a full disk
+            raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
         if self.is_over():
             self.model.stop_training = True
 
@@ -288,10 +311,9 @@ class _Run(keras.callbacks.Callback):
 
 
 def _open_run(output, arguments, resume):
-    """Start or find a run's folder; returns its recipe."""
-    recipe_file = output / "recipe.json"
+    """The recipe of the run to start or to resume in a folder; writes nothing."""
     if resume:
-        if not recipe_file.is_file():
+        if not (output / "recipe.json").is_file():
             raise ValueError(f"There is no run to resume in {output}.")
         recipe = presets.read_json(output, "recipe.json")
         changed = [n for n in arguments if recipe["train"].get(n) != arguments[n]]
@@ -305,10 +327,7 @@ def _open_run(output, arguments, resume):
         raise ValueError(
             f"{output} is not empty: resume the run there, or choose another output."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    recipe = {"train": arguments, "versions": presets.versions()}
-    presets.write_json(recipe_file, recipe)
-    return recipe
+    return {"train": arguments, "versions": presets.versions()}
 
 
 def _with_features(cache, examples):
