@@ -105,6 +105,8 @@ def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(one_epoch)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        # Lost in `flat_map`; without it Keras warns at each end of the data.
+        .apply(tf.data.experimental.assert_cardinality(steps * (epochs - first_epoch)))
     )
     return batches, steps
 
