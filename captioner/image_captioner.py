@@ -136,6 +136,7 @@ class ImageCaptioner:
         Returns:
             `keras.callbacks.History`.
         """
+        kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle these
         prepare = dict(map_func=self.preprocessor, num_parallel_calls=tf.data.AUTOTUNE)
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = kwargs["validation_data"].map(**prepare)
@@ -207,12 +208,18 @@ class ImageCaptioner:
         Checks every file against its checksum; runs no code from the folder.
 
         Args:
-            preset: a name that `captioner presets` lists, or a path.
+            preset: a name that `captioner presets` lists, or a path. An
+                `ImageCaptioner` is one already, and shares its weights with what
+                comes back.
             sampler: replaces the preset's own.
 
         Raises:
             PresetError: there is no such preset, or it is damaged.
         """
+        if isinstance(preset, cls):
+            if sampler is None:
+                return preset
+            return cls(preset.caption_model, preset.preprocessor, sampler)
         folder = presets.find_preset(preset)
         presets.verify_preset(folder)
         config = presets.read_json(folder, presets.CONFIG_FILE)
