@@ -60,9 +60,10 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
     data = load_dataset(dataset)
     split = split or ("test" if "test" in data.splits else "dev")
     examples = list(data.examples(split))
-    captioner = preset
-    if not isinstance(preset, ImageCaptioner):
-        captioner = ImageCaptioner.from_preset(preset, sampler)
+    captioner = ImageCaptioner.from_preset(preset, sampler)
+    if output is not None:  # refused now rather than after the work
+        output = pathlib.Path(output)
+        output.mkdir(parents=True, exist_ok=True)
 
     captions, left_out = {}, {}
     batches = image_batches(
@@ -86,7 +87,7 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
         if example["image/id"] in captions
     }
     protocol = {
-        "preset": str(preset) if captioner is not preset else "in memory",
+        "preset": ("in memory" if isinstance(preset, ImageCaptioner) else str(preset)),
         "dataset": str(dataset),
         "split": split,
         "images": len(captions),
@@ -96,17 +97,14 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
     }
     if output is not None:
         # Predictions first, scores second: any other tool can score them too.
-        _write_coco(pathlib.Path(output), captions, references)
+        _write_coco(output, captions, references)
     scores = CaptionScorer(references).score(captions)
     if output is not None:
-        presets.write_json(
-            pathlib.Path(output) / "scores.json", {**scores, "protocol": protocol}
-        )
+        presets.write_json(output / "scores.json", {**scores, "protocol": protocol})
     return Evaluation(scores, captions, protocol, left_out)
 
 
 def _write_coco(folder, captions, references):
-    folder.mkdir(parents=True, exist_ok=True)
     predictions = [{"image_id": i, "caption": text} for i, text in captions.items()]
     annotations = [
         {"id": number, "image_id": image_id, "caption": text}
