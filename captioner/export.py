@@ -45,9 +45,7 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
         if not (output / "saved_model.pb").is_file():
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
-    captioner = preset
-    if not isinstance(preset, ImageCaptioner):
-        captioner = ImageCaptioner.from_preset(preset, sampler)
+    captioner = ImageCaptioner.from_preset(preset, sampler)
     module = ExportedCaptioner(captioner)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
@@ -58,8 +56,15 @@ def export(preset, output, sampler=None, overwrite=False):
         )
         temporary.chmod(0o755)
         if output.exists():
-            shutil.rmtree(output)
-        temporary.rename(output)
+            # Two renames: there is the old one, none, or the new one, all whole.
+            old = temporary.with_name(temporary.name + ".old")
+            output.rename(old)
+            temporary.rename(output)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(output)
+    except tf.errors.OpError as error:  # TensorFlow's form of a full disk
+        raise OSError(f"{output}: {error.message}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return output
