@@ -1,0 +1,338 @@
+"""`captioner.train`: what it writes, what it refuses, and that it can be stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import captioner
+from captioner.datasets import load_dataset
+
+SETTINGS = {
+    "backbone": "efficientnet_lite2",
+    "weights": "imagenet",  # to random ones all photos are alike
+    "image_size": 64,
+    "num_layers": 1,
+    "hidden_dim": 16,
+    "min_count": 1,
+    "batch_size": 8,
+    "epochs": 3,
+    "learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Backbone features that all runs of this file share."""
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache_dir):
+    """A run that nothing interrupted."""
+    output = tmp_path_factory.mktemp("train") / "run"
+    preset = captioner.train("scenes:64", output, cache_dir=cache_dir, **SETTINGS)
+    assert preset == output / "preset"
+    return output
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def history(output):
+    """A run's history, without the times."""
+    rows = read_json(output / "history.json")
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def state(output):
+    """All that the last checkpoint of a run holds: name -> array."""
+    checkpoint = tf.train.load_checkpoint(output / "checkpoint")
+    names = checkpoint.get_variable_to_shape_map()
+    values = {name: checkpoint.get_tensor(name) for name in sorted(names)}
+    return {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
+
+
+def assert_same_run(output, expected):
+    assert history(output) == history(expected)
+    values, expected_values = state(output), state(expected)
+    assert values.keys() == expected_values.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, expected_values[name], err_msg=name)
+    weights = preset_weights(output)
+    for name, value in preset_weights(expected).items():
+        np.testing.assert_array_equal(weights[name], value, err_msg=name)
+    assert (output / "recipe.json").read_bytes() == (
+        expected / "recipe.json"
+    ).read_bytes()
+
+
+def preset_weights(output):
+    with h5py.File(output / "preset" / "model.weights.h5") as file:
+        values = {}
+        file.visititems(
+            lambda name, item: (
+                values.update({name: item[()]})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    assert len(values) > 100
+    return values
+
+
+def test_a_run_writes_all_that_it_promises(run):
+    names = {path.name for path in run.iterdir()}
+    # No features: they are in `cache_dir`.
+    wanted = {"preset", "recipe.json", "history.json", "checkpoint", "tensorboard"}
+    assert names == wanted
+    assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
+    recipe = read_json(run / "recipe.json")
+    assert recipe["train"].items() >= {"dataset": "scenes:64", **SETTINGS}.items()
+    assert recipe["train"]["seed"] == 0
+    assert {"output", "resume", "cache_dir"}.isdisjoint(recipe["train"])
+    assert recipe["versions"]["keras_version"] == keras.__version__
+
+
+def test_history_has_loss_and_dev_scores_of_each_epoch(run):
+    rows = read_json(run / "history.json")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row.keys() == {"epoch", "loss", "dev_bleu_4", "dev_cider", "seconds"}
+    assert rows[-1]["loss"] < rows[0]["loss"] < np.log(40)
+
+
+def test_tensorboard_shows_the_same_curves(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard" / "train"))
+    events.Reload()
+    for row in read_json(run / "history.json"):
+        for name in ("loss", "dev_bleu_4", "dev_cider"):
+            (event,) = [
+                event
+                for event in events.Tensors(f"epoch_{name}")
+                if event.step == row["epoch"] - 1
+            ]
+            value = tf.make_ndarray(event.tensor_proto)
+            assert value == pytest.approx(row[name], rel=1e-6)
+
+
+def test_the_preset_is_the_best_epoch_and_says_so(run):
+    rows = history(run)
+    best = max(rows, key=lambda row: row["dev_cider"])
+    scores = read_json(run / "preset" / "scores.json")
+    assert scores.items() >= {"split": "dev", "sampler": "greedy", **best}.items()
+    assert read_json(run / "preset" / "recipe.json")["best_epoch"] == best["epoch"]
+
+    # The scores are those of the preset as anybody loads it.
+    evaluation = captioner.evaluate(
+        run / "preset", "scenes:64", "dev", captioner.GreedySampler()
+    )
+    # Features are float16 in training; a near tie may turn to another word.
+    assert evaluation.scores["cider"] == pytest.approx(best["dev_cider"], abs=0.02)
+    assert evaluation.scores["bleu_4"] == pytest.approx(best["dev_bleu_4"], abs=0.005)
+
+
+def test_the_vocabulary_is_that_of_the_training_split(run):
+    loaded = captioner.ImageCaptioner.from_preset(run / "preset")
+    words = {
+        word
+        for example in load_dataset("scenes:64").examples("train")
+        for caption in example["captions"]
+        for word in caption.split()
+    }
+    assert set(loaded.preprocessor.tokenizer.vocabulary[4:]) == words
+    assert type(loaded.sampler) is captioner.BeamSampler
+
+
+# A run as a user starts it, that kills itself: after=1 is right after the first
+# checkpoint; during=2 is in the middle of the second epoch; before=2 is when the
+# second epoch has its preset and its history but no checkpoint yet.
+KILLED_RUN = """
+import os, signal, sys
+import tensorflow as tf
+from captioner import cli, train
+
+when, epoch = sys.argv.pop(1).split("=")
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+class Manager(tf.train.CheckpointManager):
+    def save(self, checkpoint_number):
+        if (when, int(epoch)) == ("before", checkpoint_number):
+            kill()
+        super().save(checkpoint_number)
+        if (when, int(epoch)) == ("after", checkpoint_number):
+            kill()
+tf.train.CheckpointManager = Manager
+module = sys.modules["captioner.train"]
+class Run(module._Run):
+    def on_train_batch_end(self, batch, logs=None):
+        if when == "during" and (len(self.history) + 1, batch) == (int(epoch), 3):
+            kill()
+module._Run = Run
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "during=2",
+        pytest.param("after=1", marks=pytest.mark.slow),
+        pytest.param("before=2", marks=pytest.mark.slow),
+        pytest.param("during=1", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_weights(run, cache_dir, tmp_path, moment):
+    output = tmp_path / "run"
+    flags = [
+        word
+        for name, value in SETTINGS.items()
+        for word in (f"--{name.replace('_', '-')}", str(value).lower())
+    ]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, moment, "train", "scenes:64", str(output)]
+        + [*flags, "--cache-dir", str(cache_dir)],
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (output / "checkpoint" / "ckpt-3.index").exists()
+
+    captioner.train("scenes:64", output, cache_dir=cache_dir, resume=True, **SETTINGS)
+    assert_same_run(output, run)
+
+
+def test_resuming_a_finished_run_changes_nothing(run, cache_dir, capsys):
+    files = [path for path in run.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    captioner.train("scenes:64", run, cache_dir=cache_dir, resume=True, **SETTINGS)
+    assert {path: path.read_bytes() for path in before} == before
+    assert "resumed after epoch 3" in capsys.readouterr().out
+
+
+def test_training_ends_when_cider_no_longer_rises(cache_dir, tmp_path):
+    still = {**SETTINGS, "learning_rate": 0.0, "epochs": 9, "patience": 2}
+    output = tmp_path / "run"
+    captioner.train("scenes:64", output, cache_dir=cache_dir, **still)
+    assert [row["epoch"] for row in history(output)] == [1, 2, 3]
+    assert read_json(output / "preset" / "scores.json")["epoch"] == 1
+
+
+def test_resume_names_the_arguments_that_differ(run):
+    other = {**SETTINGS, "hidden_dim": 32, "epochs": 5}
+    with pytest.raises(ValueError, match="hidden_dim=16") as raised:
+        captioner.train("scenes:64", run, resume=True, **other)
+    assert "epochs=3" in str(raised.value) and "batch_size" not in str(raised.value)
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(ValueError, match="no run to resume in .*nowhere"):
+        captioner.train("scenes:64", tmp_path / "nowhere", resume=True, **SETTINGS)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_output_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for output in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(ValueError, match="is not empty"):
+            captioner.train("scenes:64", output, **SETTINGS)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("dataset", "nowhere.csv", "nowhere.csv"),
+        ("backbone", "vgg17", "architecture=vgg17"),
+        ("weights", "nowhere.weights.h5", "nowhere.weights.h5"),
+        ("image_size", 0, "image_size=0"),
+        ("resize_mode", "stretch", "resize_mode=stretch"),
+        ("mixer", "gru", "mixer=gru"),
+        ("fusion", "glue", "fusion=glue"),
+        ("batch_size", 0, "batch_size=0"),
+        ("epochs", 0, "epochs=0"),
+        ("max_sequence_length", 1, "max_sequence_length=1"),
+    ],
+)
+def test_a_mistake_is_named_and_leaves_the_output_free(tmp_path, name, value, message):
+    arguments = {"dataset": "scenes:64", **SETTINGS, name: value}
+    with pytest.raises((ValueError, OSError), match=message):
+        captioner.train(output=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_photos_than_a_batch_are_refused(cache_dir, tmp_path):
+    with pytest.raises(ValueError, match="only 64 images.*batch_size=65"):
+        captioner.train(
+            "scenes:64",
+            tmp_path / "run",
+            cache_dir=cache_dir,
+            **{**SETTINGS, "batch_size": 65},
+        )
+
+
+def test_unreadable_photos_are_named_and_left_out(tmp_path, cache_dir, capsys):
+    lines = []
+    for split, number in (("train", 10), ("dev", 3)):
+        for example in load_dataset("scenes:64").examples(split)[:number]:
+            file = tmp_path / f"{example['image/id']}.png"
+            file.write_bytes(tf.io.encode_png(example["image"]).numpy())
+            lines.append(f"{file.name},{example['captions'][0]},{split}\n")
+    (tmp_path / "train-000004.png").write_bytes(b"")
+    (tmp_path / "dev-000001.png").write_text("not a picture")
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption,split\n" + "".join(lines))
+    captioner.train(
+        table,
+        tmp_path / "run",
+        cache_dir=cache_dir,
+        **{**SETTINGS, "epochs": 1, "batch_size": 9},
+    )
+    left_out = capsys.readouterr().err
+    assert left_out.count("left out:") == 2
+    assert "train-000004.png: the file is empty" in left_out
+    assert "dev-000001.png: not an image" in left_out
+    assert len(history(tmp_path / "run")) == 1
+
+
+def test_fit_from_photos_as_in_a_notebook():
+    examples = load_dataset("scenes:64").examples("train")[:16]
+    captions = [example["captions"] for example in examples]
+    tokenizer = captioner.Tokenizer.from_captions(text for [text] in captions)
+    converter = captioner.ImageConverter((32, 32))
+    backbone = captioner.VisionBackbone("mobilenet", (32, 32), weights=None)
+    model = captioner.ImageCaptioner(
+        captioner.CaptionModel(
+            tokenizer.vocabulary_size,
+            backbone.feature_shape,
+            backbone,
+            hidden_dim=16,
+        ),
+        captioner.CaptionPreprocessor(converter, tokenizer, 12),
+    )
+    reader = captioner.image_reader([e["image"] for e in examples], converter)
+    batches, steps = captioner.training_batches(reader, captions, 8, epochs=3, seed=1)
+    assert steps == 2
+    frozen = [weight.numpy() for weight in backbone.weights]
+    model.compile(optimizer=keras.optimizers.Adam(0.01), sampler="greedy")
+    history = model.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=3,
+        validation_data=batches.take(2),
+        verbose=0,
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert len(history["val_loss"]) == 3
+    for before, weight in zip(frozen, backbone.weights):
+        np.testing.assert_array_equal(before, weight)
+    texts = model.generate([example["image"] for example in examples[:3]])
+    assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
