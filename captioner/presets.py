@@ -57,7 +57,8 @@ def list_presets():
     """
     found = {}
     for folder in preset_folders():
-        for config in sorted(folder.glob(f"*/{CONFIG_FILE}")):
+        # Hidden folders are those that `new_preset` had no time to finish.
+        for config in sorted(folder.glob(f"[!.]*/{CONFIG_FILE}")):
             found.setdefault(config.parent.name, config.parent)
     return list(found.values())
 
@@ -90,13 +91,16 @@ def read_json(preset, file_name):
     """One of a preset's JSON files, as a dict.
 
     Raises:
-        PresetError: the file is missing or is not JSON.
+        PresetError: the file is missing or holds no such dict.
     """
     path = pathlib.Path(preset) / file_name
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PresetError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise PresetError(f"{path}: holds a {type(value).__name__}, not a dict")
+    return value
 
 
 def verify_preset(preset):
@@ -109,7 +113,9 @@ def verify_preset(preset):
     expected = read_json(preset, METADATA_FILE).get("files")
     if not isinstance(expected, dict):
         raise PresetError(f"{preset / METADATA_FILE}: lists no files")
-    for required in (CONFIG_FILE, WEIGHTS_FILE):
+    assets = (path for path in (preset / "assets").rglob("*") if path.is_file())
+    assets = (path.relative_to(preset).as_posix() for path in assets)
+    for required in (CONFIG_FILE, WEIGHTS_FILE, *assets):
         if required not in expected:
             raise PresetError(f"{preset / METADATA_FILE}: no checksum of {required}")
     for file_name, checksum in expected.items():
