@@ -35,6 +35,10 @@ class CaptionModel(keras.Model):
         hidden_dim: D.
         dropout: rate, on embeddings, images and block outputs.
 
+    Raises:
+        ValueError: unknown `mixer` or `fusion`, or the backbone gives features of
+            another shape.
+
     Call arguments:
         inputs: dict of `token_ids`, int (B, L) or (B, C, L), and either
             `image_features`, float (B, P, E), or `images`, float32 RGB
@@ -67,6 +71,13 @@ class CaptionModel(keras.Model):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.image_feature_shape = tuple(image_feature_shape)
+        if vision_backbone is not None:
+            if self.image_feature_shape != vision_backbone.feature_shape:
+                raise ValueError(
+                    f"The backbone's features have shape "
+                    f"{vision_backbone.feature_shape}. "
+                    f"Received: image_feature_shape={self.image_feature_shape}"
+                )
         self.vision_backbone = vision_backbone
         self.mixer = mixer
         self.fusion = fusion
