@@ -203,6 +203,11 @@ def test_a_model_without_backbone_says_so(model):
         model({"images": np.zeros((1, 8, 8, 3)), "token_ids": np.ones((1, 1))})
 
 
+def test_a_backbone_of_other_features_is_refused(tiny_backbone):
+    with pytest.raises(ValueError, match=r"Received: image_feature_shape=\(1, 1024\)"):
+        CaptionModel(V, (1, 1024), tiny_backbone, hidden_dim=D)
+
+
 def test_repeat_rows_keeps_the_rows_of_an_image_together():
     repeated = repeat_rows([np.array([[1], [2]])], 3)[0]
     assert np.ravel(repeated).tolist() == [1, 1, 1, 2, 2, 2]

@@ -1,0 +1,345 @@
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from captioner import presets
+from captioner.image_captioner import ImageCaptioner
+from captioner.presets import PresetError
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_captioner, tmp_path_factory):
+    return tiny_captioner.save_to_preset(
+        tmp_path_factory.mktemp("presets") / "tiny",
+        recipe={"seed": 1},
+        scores={"cider": 0.5},
+        card="# Tiny",
+    )
+
+
+@pytest.fixture
+def preset(saved, tmp_path):
+    """A copy of a whole preset, to be damaged."""
+    return shutil.copytree(saved, tmp_path / "tiny")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty `$CAPTIONER_HOME`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("CAPTIONER_HOME", str(home))
+    return home
+
+
+def change_config(preset, **changes):
+    """Change a configuration and sign it, as someone with bad intent would.
+
+    A key such as `caption_model__hidden_dim` reaches into the nested dict.
+    """
+    config = presets.read_json(preset, "config.json")
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        inner = config
+        for name in path:
+            inner = inner[name]
+        inner[last] = value
+    presets.write_json(preset / "config.json", config)
+    presets.write_metadata(preset)
+
+
+def test_a_preset_is_complete(saved):
+    files = {path.relative_to(saved).as_posix() for path in saved.rglob("*.*")}
+    assert files == {
+        "config.json",
+        "model.weights.h5",
+        "assets/vocabulary.txt",
+        "recipe.json",
+        "scores.json",
+        "metadata.json",
+        "README.md",
+    }
+    metadata = presets.read_json(saved, "metadata.json")
+    assert set(metadata["files"]) == files - {"metadata.json", "README.md"}
+    assert {"captioner_version", "keras_version", "tensorflow_version"} < set(metadata)
+    presets.verify_preset(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.weights.h5", "assets/vocabulary.txt", "scores.json"]
+)
+def test_a_changed_file_is_refused(preset, name):
+    data = bytearray((preset / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (preset / name).write_bytes(data)
+    with pytest.raises(PresetError, match=f"{name}: does not match its checksum"):
+        ImageCaptioner.from_preset(preset)
+
+
+def test_a_truncated_file_is_refused(preset):
+    weights = preset / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(PresetError, match="model.weights.h5: does not match"):
+        presets.verify_preset(preset)
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "assets/vocabulary.txt"])
+def test_a_missing_file_is_refused(preset, name):
+    (preset / name).unlink()
+    with pytest.raises(PresetError, match=f"{name}: missing from the preset"):
+        presets.verify_preset(preset)
+
+
+def test_missing_metadata_is_refused(preset):
+    (preset / "metadata.json").unlink()
+    with pytest.raises(PresetError, match="metadata.json: cannot be read"):
+        presets.verify_preset(preset)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"files": []}', "{}", '{"files": {}}', "\udc80"]
+)
+def test_metadata_that_lists_nothing_is_refused(preset, text):
+    (preset / "metadata.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(PresetError, match="metadata.json: "):
+        presets.verify_preset(preset)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.weights.h5", "assets/vocabulary.txt"]
+)
+def test_a_file_without_checksum_is_refused(preset, name):
+    metadata = presets.read_json(preset, "metadata.json")
+    del metadata["files"][name]
+    presets.write_json(preset / "metadata.json", metadata)
+    with pytest.raises(PresetError, match=f"no checksum of {name}"):
+        presets.verify_preset(preset)
+
+
+def test_readers_may_edit_the_card(preset):
+    (preset / "README.md").write_text("# Mine")
+    presets.verify_preset(preset)
+
+
+def test_metadata_that_names_a_file_elsewhere_is_refused(preset):
+    outside = preset.parent / "outside.txt"
+    outside.write_text("secret")
+    for name in ("../outside.txt", str(outside)):
+        metadata = presets.read_json(preset, "metadata.json")
+        metadata["files"][name] = presets.file_sha256(outside)
+        presets.write_json(preset / "metadata.json", metadata)
+        with pytest.raises(PresetError, match="names a file outside itself"):
+            presets.verify_preset(preset)
+        del metadata["files"][name]
+
+
+def test_a_link_that_leads_elsewhere_is_refused(preset):
+    weights = preset / "model.weights.h5"
+    weights.rename(preset.parent / "elsewhere.h5")
+    weights.symlink_to(preset.parent / "elsewhere.h5")
+    with pytest.raises(PresetError, match="names a file outside itself"):
+        presets.verify_preset(preset)
+
+
+def test_found_by_path_and_by_name(saved, home, monkeypatch):
+    shutil.copytree(saved, home / "mine")
+    assert presets.find_preset(str(saved)) == saved
+    assert presets.find_preset("mine") == home / "mine"
+    assert home / "mine" in presets.list_presets()
+    monkeypatch.chdir(saved.parent)
+    assert presets.find_preset("tiny").resolve() == saved
+
+
+def test_captioner_home_comes_first(repository, home):
+    shipped = repository / "models" / "efficientnet_lite2_imagenet"
+    assert presets.find_preset(shipped.name) == shipped
+    (home / shipped.name).mkdir()
+    (home / shipped.name / "config.json").write_text("{}")
+    assert presets.find_preset(shipped.name) == home / shipped.name
+    names = [preset.name for preset in presets.list_presets()]
+    assert names.count(shipped.name) == 1
+
+
+def test_an_unknown_name_lists_the_known_ones(saved, home):
+    shutil.copytree(saved, home / "mine")
+    with pytest.raises(PresetError, match="No preset 'yours' .*mine") as caught:
+        ImageCaptioner.from_preset("yours")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../tiny", "x/../../tiny", "..", "", "."])
+def test_a_name_does_not_climb_out_of_the_folders(saved, home, name):
+    shutil.copytree(saved, home.parent / "tiny")
+    with pytest.raises(PresetError, match="No preset"):
+        presets.find_preset(name)
+
+
+def fill(folder, text):
+    (folder / "config.json").write_text(text)
+    (folder / "model.weights.h5").write_text(text)
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_preset_that_fails_to_be_written_leaves_nothing(tmp_path, old):
+    if old:
+        with presets.new_preset(tmp_path / "mine") as folder:
+            fill(folder, old)
+    with pytest.raises(OSError, match="No space left"):
+        with presets.new_preset(tmp_path / "mine") as folder:
+            fill(folder, "new")
+            raise OSError("No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == (["mine"] if old else [])
+    if old:
+        presets.verify_preset(tmp_path / "mine")
+        assert (tmp_path / "mine" / "config.json").read_text() == "old"
+
+
+def test_a_preset_replaces_a_preset(tmp_path):
+    for text in ("old", "new"):
+        with presets.new_preset(tmp_path / "in" / "mine") as folder:
+            fill(folder, text)
+            if text == "old":
+                (folder / "scores.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["mine"]
+    presets.verify_preset(tmp_path / "in" / "mine")
+    assert (tmp_path / "in" / "mine" / "config.json").read_text() == "new"
+    assert not (tmp_path / "in" / "mine" / "scores.json").exists()
+
+
+def test_anyone_may_read_a_preset(tmp_path):
+    with presets.new_preset(tmp_path / "mine") as folder:
+        fill(folder, "{}")
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_empty_folder_becomes_a_preset(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with presets.new_preset(tmp_path / "mine") as folder:
+        fill(folder, "{}")
+    presets.verify_preset(tmp_path / "mine")
+
+
+def test_a_foreign_folder_or_file_is_not_replaced(tiny_captioner, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("precious")
+    (tmp_path / "notes").write_text("precious")
+    for name in ("photos", "notes"):
+        with pytest.raises(PresetError, match="is not a preset, not overwritten"):
+            tiny_captioner.save_to_preset(tmp_path / name)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "precious"
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
+def test_half_written_presets_are_not_listed(home):
+    """What a killed run leaves: the temporary folder of a preset."""
+    with presets.new_preset(home / "mine") as folder:
+        fill(folder, "{}")
+        killed = shutil.copytree(folder, home / f"{folder.name}killed")
+    found = [preset.name for preset in presets.list_presets()]
+    assert "mine" in found
+    assert killed.name not in found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"caption_model__hidden_dim": 10**9},
+        {"caption_model__hidden_dim": 0},
+        {"caption_model__hidden_dim": "8"},
+        {"caption_model__num_layers": 10**9},
+        {"caption_model__vocabulary_size": 10**9},
+        {"caption_model__image_feature_shape": [10**9, 1024]},
+        {"caption_model__image_feature_shape": [4, 10**9]},
+        {"caption_model__image_feature_shape": [4]},
+        {"caption_model__vision_backbone__image_size": [10**6, 10**6]},
+        {"max_sequence_length": 10**9},
+        {"image_converter__image_size": [10**9, 64]},
+        {"sampler__config": {"num_beams": 10**9}},
+    ],
+    ids=str,
+)
+def test_sizes_that_would_eat_the_memory_are_refused_unbuilt(
+    preset, change, monkeypatch
+):
+    change_config(preset, **change)
+    monkeypatch.setattr(
+        "captioner.image_captioner.CaptionModel.from_config",
+        lambda config: pytest.fail("was built"),
+    )
+    with pytest.raises(PresetError, match="tiny: cannot be rebuilt") as caught:
+        ImageCaptioner.from_preset(preset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"caption_model__mixer": "nope"},
+        {"caption_model__hidden_dim": 8},
+        {"caption_model__vision_backbone__architecture": "nope"},
+        {"caption_model__vision_backbone": "vgg16"},
+        {"caption_model__image_feature_shape": [1, 1024]},
+        {"caption_model": None},
+        {"image_converter": None},
+        {"sampler__name": "nope"},
+        {"sampler__config": {"nope": 1}},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_fits_nothing_is_refused(preset, change):
+    change_config(preset, **change)
+    with pytest.raises(PresetError, match="tiny: cannot be rebuilt") as caught:
+        ImageCaptioner.from_preset(preset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3"])
+def test_a_configuration_that_is_no_dict_is_refused(preset, text):
+    (preset / "config.json").write_text(text)
+    presets.write_metadata(preset)
+    with pytest.raises(PresetError, match="config.json: "):
+        ImageCaptioner.from_preset(preset)
+
+
+def test_a_preset_of_another_class_is_refused(preset):
+    change_config(preset, class_name="Other")
+    with pytest.raises(PresetError, match="holds a Other, not an ImageCaptioner"):
+        ImageCaptioner.from_preset(preset)
+
+
+def test_a_backbone_alone_is_no_captioner():
+    with pytest.raises(PresetError, match="not an ImageCaptioner"):
+        ImageCaptioner.from_preset("efficientnet_lite2_imagenet")
+
+
+def test_shrink_weights(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    rng = np.random.default_rng(0)
+    large = rng.normal(size=(100, 100)).astype("float32")
+    small = rng.normal(size=(100,)).astype("float32")
+    with h5py.File(path, "w") as file:
+        file["layer/large"], file["layer/small"] = large, small
+        file["layer/seed"] = np.arange(5000)
+        file["layer"].attrs["name"] = "layer"
+    before = path.stat().st_size
+    presets.shrink_weights(path)
+    assert path.stat().st_size < before - 15_000
+    with h5py.File(path) as file:
+        assert file["layer/large"].dtype == "float16"
+        np.testing.assert_array_equal(file["layer/large"], large.astype("float16"))
+        np.testing.assert_array_equal(file["layer/small"], small)
+        np.testing.assert_array_equal(file["layer/seed"], np.arange(5000))
+        assert file["layer"].attrs["name"] == "layer"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "scores.json"
+    presets.write_json(path, {"café": 1})
+    with pytest.raises(TypeError):
+        presets.write_json(path, {"café": object()})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"café": 1}
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
