@@ -29,8 +29,7 @@ RELATIONS = {
 }
 IMAGE_SIZE = 64
 _NUM_HELD_OUT = {"dev": 200, "test": 200}
-# One combination in ten is for dev, one in ten for test.
-_HELD_OUT_FRACTION = 0.1
+_HELD_OUT_FRACTION = 0.1  # of the combinations, for test alone
 
 
 def build_scenes(num_train=2000, seed=0):
@@ -38,10 +37,11 @@ def build_scenes(num_train=2000, seed=0):
 
     The larger shape is the subject of the caption, so that "a red circle above
     a blue square" and "a blue square below a red circle" are different
-    pictures and each picture has one caption only. Of the 528 combinations of
-    two shapes and a relation, a tenth is shown in dev only and a tenth in test
-    only: their captions never occur in training, though every word does (from
-    about 50 training scenes on).
+    pictures and each picture has one caption only. There are 528 combinations of
+    two shapes and a relation. Nine tenths of them are shared by train and dev,
+    always as different pictures. A tenth is shown in test only: those captions
+    never occur in training, though every word does (from about 50 training scenes
+    on), so that test asks for more than dev does.
 
     Scenes are drawn when they are accessed. A scene depends on the seed, its
     split and its index only: `num_train=100` gives the first hundred scenes of
@@ -124,11 +124,8 @@ def _combinations(seed):
     order = _random(seed, "combinations").permutation(len(combinations))
     combinations = [combinations[i] for i in order]
     held_out = round(_HELD_OUT_FRACTION * len(combinations))
-    return {
-        "dev": combinations[:held_out],
-        "test": combinations[held_out : 2 * held_out],
-        "train": combinations[2 * held_out :],
-    }
+    known, new = combinations[held_out:], combinations[:held_out]
+    return {"train": known, "dev": known, "test": new}
 
 
 def _draw(scene, random):
