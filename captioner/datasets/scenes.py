@@ -138,7 +138,7 @@ def _draw(scene, random):
     direction = np.array(RELATIONS[relation])
     # Far enough not to touch (a square reaches `radius` in each direction),
     # and hardly any shift across, so that there is but one relation.
-    distance = large + small + random.randint(2, 6)
+    distance = large + small + random.randint(3, 6)
     across = random.randint(-3, 4) * direction[::-1]
     offset = direction * distance + across  # from the object to the subject
     # Both lie whole in the picture, somewhere near its middle: the extent of
