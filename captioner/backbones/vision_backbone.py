@@ -1,6 +1,7 @@
 """The image side of a captioner: pixels in, a row of feature vectors out."""
 
 import hashlib
+import warnings
 
 import keras
 
@@ -86,7 +87,8 @@ class VisionBackbone(keras.Model):
     Output: float32 (B, P, E); P is 1 with `pooling="avg"`.
 
     Raises:
-        ValueError: unknown `architecture` or `pooling`.
+        ValueError: unknown `architecture` or `pooling`, or the weights are those
+            of another network.
         OSError: the weights cannot be found, read or downloaded.
 
     Example:
@@ -201,7 +203,15 @@ def _normalize_lite(images):
 
 def _load_weights(network, path):
     try:
-        network.load_weights(str(path))
+        with warnings.catch_warnings():
+            # Keras has one for each layer that does not fit, before it gives up.
+            warnings.simplefilter("ignore", UserWarning)
+            network.load_weights(str(path))
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"The weights cannot be read ({reason}). Received: weights={path}"
+        ) from error
     except ValueError as error:
         raise ValueError(
             f"The weights do not fit {network.name}. Received: weights={path}"
