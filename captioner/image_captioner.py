@@ -42,10 +42,12 @@ class CaptionCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         loss = ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
         if self.label_smoothing:
-            # The same crossentropy against the even distribution, without ever
-            # building a one-hot (B, C, L, V).
-            even = ops.logsumexp(y_pred, axis=-1) - ops.mean(y_pred, axis=-1)
-            loss += self.label_smoothing * (even - loss)
+            # Of the crossentropy against the even distribution only this differs:
+            # no one-hot (B, C, L, V), no second softmax over the vocabulary.
+            indices = ops.cast(y_true, "int32")[..., None]
+            target = ops.take_along_axis(y_pred, indices, axis=-1)[..., 0]
+            even = target - ops.mean(y_pred, axis=-1)
+            loss += self.label_smoothing * even
         return loss
 
     def get_config(self):
