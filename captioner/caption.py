@@ -80,8 +80,9 @@ def caption(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    photos = list(find_photos(paths))
-    if not photos:
+    folder_errors = []
+    photos = list(find_photos(paths, folder_errors.append))
+    if not photos and not folder_errors:
         raise ValueError(f"No photos in {', '.join(map(str, paths))}.")
     if output is not None:
         output = pathlib.Path(output)
@@ -92,15 +93,17 @@ def caption(
         if output.exists() and not overwrite:
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
     if sidecars and not overwrite:
-        photos = [photo for photo in photos if not _sidecar(photo).exists()]
-    captioner = preset
-    if not isinstance(preset, ImageCaptioner):
-        captioner = ImageCaptioner.from_preset(preset, sampler)
-    return _caption_all(photos, captioner, output, sidecars, batch_size)
+        photos = [p for p in photos if _sidecar(p) == p or not _sidecar(p).exists()]
+    captioner = ImageCaptioner.from_preset(preset, sampler)
+    return _caption_all(photos, folder_errors, captioner, output, sidecars, batch_size)
 
 
-def find_photos(paths):
+def find_photos(paths, on_error=None):
     """The photos in files and folders, each once, folders sorted by name.
+
+    Args:
+        paths: an iterable of paths.
+        on_error: called with an `OSError` for each folder that cannot be read.
 
     Raises:
         ValueError: a path does not exist.
@@ -109,7 +112,7 @@ def find_photos(paths):
     for path in map(pathlib.Path, paths):
         if path.is_dir():
             found = []
-            for folder, folders, files in os.walk(path):
+            for folder, folders, files in os.walk(path, onerror=on_error):
                 folders[:] = sorted(f for f in folders if not f.startswith("."))
                 found += [
                     pathlib.Path(folder, file)
@@ -127,7 +130,7 @@ def find_photos(paths):
                 yield photo
 
 
-def _caption_all(photos, captioner, output, sidecars, batch_size):
+def _caption_all(photos, folder_errors, captioner, output, sidecars, batch_size):
     names = [str(photo) for photo in photos]
     errors = {}
     batches = image_batches(
@@ -139,18 +142,24 @@ def _caption_all(photos, captioner, output, sidecars, batch_size):
     next_index = 0
     written = set()  # sidecars of this run
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress_bar("captions", total=len(names)))
+        total = len(names) + len(folder_errors)
+        bar = stack.enter_context(progress_bar("captions", total=total))
         write = stack.enter_context(_open_output(output)) if output else None
 
         def finish(result):
             if sidecars and result.caption is not None:
                 sidecar = _sidecar(pathlib.Path(result.path))
-                if sidecar in written:  # a.jpg and a.png have one a.txt
+                reason = None
+                if sidecar == pathlib.Path(result.path):
+                    reason = "its .txt would replace the photo itself"
+                elif sidecar in written:  # a.jpg and a.png have one a.txt
                     reason = f"{sidecar.name} holds the caption of another photo"
+                if reason:
                     result = CaptionResult(result.path, error=reason, kind="sidecar")
                 else:
                     written.add(sidecar)
-                    _write_sidecar(sidecar, result.caption)
+                    with _new_file(sidecar) as file:
+                        file.write(result.caption + "\n")
             if write:
                 write(result)
             bar.update()
@@ -171,39 +180,44 @@ def _caption_all(photos, captioner, output, sidecars, batch_size):
                 yield finish(CaptionResult(names[index], text, round(float(score), 4)))
                 next_index = index + 1
         yield from failed_before(len(names))
+        for error in folder_errors:
+            reason = f"cannot be read: {error.strerror}"
+            yield finish(CaptionResult(error.filename, error=reason, kind="unreadable"))
 
 
 @contextlib.contextmanager
 def _open_output(path):
     """A function that writes one result; the file appears when all is done."""
-    part = path.with_name(f"{path.name}.part")
     fields = [field.name for field in dataclasses.fields(CaptionResult)]
-    try:
-        # surrogateescape: a file name need not be valid text.
-        with open(
-            part, "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
-            if path.suffix.lower() == ".csv":
-                rows = csv.DictWriter(file, fields)
-                rows.writeheader()
-                yield lambda result: rows.writerow(dataclasses.asdict(result))
-            else:
-                yield lambda result: file.write(
-                    json.dumps(dataclasses.asdict(result)) + "\n"
-                )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _new_file(path) as file:
+        if path.suffix.lower() == ".csv":
+            rows = csv.DictWriter(file, fields)
+            rows.writeheader()
+            yield lambda result: rows.writerow(dataclasses.asdict(result))
+        else:
+            yield lambda result: file.write(
+                json.dumps(dataclasses.asdict(result)) + "\n"
+            )
 
 
 def _sidecar(photo):
     return photo.with_suffix(".txt")
 
 
-def _write_sidecar(path, text):
+@contextlib.contextmanager
+def _new_file(path):
+    """A text file to write, that appears under its name when it is whole."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text + "\n", encoding="utf-8")
+        # surrogateescape: a file name need not be valid text.
+        with open(
+            part, "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
+            yield file
         part.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(part)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """The command line: each command is one function of the Python API."""
 
+import contextlib
 import os
+import signal
 import sys
 
 import click
@@ -22,13 +24,52 @@ class _Group(click.Group):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with _ctrl_c():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
         except BrokenPipeError:
             raise  # `captioner caption photos | head`: click ends quietly
         except (ValueError, OSError) as error:
-            message = click.ClickException(" ".join(str(error).split()))
+            message = click.ClickException(_one_line(error))
             message.exit_code = 2
             raise message from error
+
+
+@contextlib.contextmanager
+def _ctrl_c(at_once=True):
+    """Make sure of Ctrl-C: TensorFlow may lose a `KeyboardInterrupt` that is raised
+    inside it, or turn it into an error of its own.
+
+    Yields a list, true once Ctrl-C was pressed. Without `at_once` the first one
+    raises nothing, and whoever asked for the list stops where it is good to stop.
+    """
+    pressed = []
+
+    def handler(*_):
+        pressed.append(True)
+        if at_once or len(pressed) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as behind nohup
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield pressed
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror:  # without its "[Errno 28]"
+        named = [] if error.filename is None else [str(error.filename)]
+        return _printable(": ".join([*named, error.strerror]))
+    return " ".join(str(error).split())
 
 
 def _import_tensorflow():
@@ -46,13 +87,20 @@ def _import_tensorflow():
         os.close(nowhere)
 
 
-def _sampler(num_beams, length_penalty):
-    """The sampler that the flags ask for; None for the preset's own."""
+def _sampler(preset, num_beams, length_penalty):
+    """The preset's sampler, changed as the flags ask; None where they ask nothing."""
+    from captioner import presets
     from captioner.samplers import BeamSampler
 
     given = {"num_beams": num_beams, "length_penalty": length_penalty}
     given = {name: value for name, value in given.items() if value is not None}
-    return BeamSampler(**given) if given else None
+    if not given:
+        return None
+    folder = presets.find_preset(preset)
+    presets.verify_preset(folder)
+    own = presets.read_json(folder, presets.CONFIG_FILE).get("sampler", {})
+    # A preset without beams is greedy, which is one beam.
+    return BeamSampler(**{"num_beams": 1, **own.get("config", {}), **given})
 
 
 def _sampler_options(command):
@@ -128,28 +176,30 @@ def caption_command(
     _import_tensorflow()
     from captioner.caption import DEFAULT_PRESET, caption
 
+    preset = preset or DEFAULT_PRESET
     results = caption(
         paths,
-        preset or DEFAULT_PRESET,
+        preset,
         output=output,
         sidecars=sidecars,
         overwrite=overwrite,
-        sampler=_sampler(num_beams, length_penalty),
+        sampler=_sampler(preset, num_beams, length_penalty),
         batch_size=batch_size,
     )
     done = failed = 0
-    try:
+    with _ctrl_c(at_once=False) as interrupted, contextlib.closing(results):
         for result in results:
-            if result.error is not None:
+            if result.error is None:
+                done += 1
+                if output is None:
+                    click.echo(f"{_printable(result.path)}\t{result.caption}")
+            else:
                 failed += 1
-                click.echo(
-                    f"skipped: {_printable(result.path)}: {result.error}", err=True
-                )
-                continue
-            done += 1
-            if output is None:
-                click.echo(f"{_printable(result.path)}\t{result.caption}")
-    except KeyboardInterrupt:
+                path = _printable(result.path)
+                click.echo(f"skipped: {path}: {result.error}", err=True)
+            if interrupted:
+                break
+    if interrupted:
         click.echo(f"interrupted: {done} captioned, {failed} skipped", err=True)
         ctx.exit(130)
     if failed or output or sidecars:
@@ -263,7 +313,7 @@ def evaluate_command(
         preset,
         dataset,
         split,
-        _sampler(num_beams, length_penalty),
+        _sampler(preset, num_beams, length_penalty),
         output,
         batch_size,
     )
@@ -289,7 +339,9 @@ def export_command(preset, output, num_beams, length_penalty, overwrite):
     _import_tensorflow()
     from captioner.export import export
 
-    path = export(preset, output, _sampler(num_beams, length_penalty), overwrite)
+    path = export(
+        preset, output, _sampler(preset, num_beams, length_penalty), overwrite
+    )
     click.echo(path)
 
 

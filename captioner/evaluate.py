@@ -80,6 +80,8 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
             bar.update(len(texts))
     for reason in left_out.values():
         print(f"left out: {reason}", file=sys.stderr)
+    if not captions:
+        raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
 
     references = {
         example["image/id"]: example["captions"]

@@ -2,7 +2,8 @@
 
 OUTPUT/
     preset/         the best captioner so far, by CIDEr on dev
-    recipe.json     the arguments, and where each epoch went: history.json
+    recipe.json     the arguments
+    history.json    loss, dev scores and seconds of each epoch
     checkpoint/     the state after the last epoch, for resume
     tensorboard/    curves: tensorboard --logdir OUTPUT
 """
@@ -235,7 +236,7 @@ class _Run(keras.callbacks.Callback):
         self.history = [*self.history[:epoch], {"epoch": epoch + 1, **row}]
         if self.best()["epoch"] == epoch + 1:
             self._save_preset()
-        presets.write_json(self.output / "history.json", self.history)
+        presets.write_json(self.output / "history.json", {"epochs": self.history})
         # Last of all, since it is what a resumed run goes by.
         try:
             self.checkpoints.save(checkpoint_number=epoch + 1)
@@ -262,7 +263,8 @@ class _Run(keras.callbacks.Callback):
             return 0
         self.checkpoints.checkpoint.restore(newest).assert_consumed()
         epoch = int(newest.rpartition("-")[2])
-        self.history = presets.read_json(self.output, "history.json")[:epoch]
+        rows = presets.read_json(self.output, "history.json").get("epochs", [])
+        self.history = rows[:epoch]
         print(f"resumed after epoch {epoch}")
         return epoch
 
@@ -336,6 +338,8 @@ def _with_features(cache, examples):
     errors = cache.compute(images)
     for error in errors.values():
         print(f"left out: {error}", file=sys.stderr)
+    if len(errors) == len(examples):
+        raise ValueError("No photo of the train or the dev split can be read.")
     return [example for i, example in enumerate(examples) if i not in errors]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 # TensorFlow reads this once, when it is imported: its start-up notes hide real output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(scope="session")

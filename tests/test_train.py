@@ -48,7 +48,7 @@ def read_json(path):
 
 def history(output):
     """A run's history, without the times."""
-    rows = read_json(output / "history.json")
+    rows = read_json(output / "history.json")["epochs"]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
@@ -102,7 +102,7 @@ def test_a_run_writes_all_that_it_promises(run):
 
 
 def test_history_has_loss_and_dev_scores_of_each_epoch(run):
-    rows = read_json(run / "history.json")
+    rows = read_json(run / "history.json")["epochs"]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for row in rows:
         assert row.keys() == {"epoch", "loss", "dev_bleu_4", "dev_cider", "seconds"}
@@ -114,7 +114,7 @@ def test_tensorboard_shows_the_same_curves(run):
 
     events = EventAccumulator(str(run / "tensorboard" / "train"))
     events.Reload()
-    for row in read_json(run / "history.json"):
+    for row in read_json(run / "history.json")["epochs"]:
         for name in ("loss", "dev_bleu_4", "dev_cider"):
             (event,) = [
                 event

@@ -1,0 +1,404 @@
+"""`captioner caption`, by the API and as a command: good photos and all bad ones."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny_captioner import SAMPLES, tiny_captioner
+
+import captioner
+from captioner.cli import main
+
+COMMAND = [sys.executable, "-m", "captioner", "caption"]
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tiny_captioner()
+
+
+@pytest.fixture(scope="module")
+def preset(task, tmp_path_factory):
+    return task.save_to_preset(tmp_path_factory.mktemp("presets") / "tiny")
+
+
+@pytest.fixture
+def run(task, monkeypatch):
+    """`captioner caption ...` in this process, with a captioner that is loaded."""
+    monkeypatch.setattr(captioner.ImageCaptioner, "from_preset", lambda *_: task)
+
+    def run(*arguments):
+        return CliRunner().invoke(main, ["caption", *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A folder of three good photos."""
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for name in ("coffee.jpg", "horses.jpg", "kitten.jpg"):
+        shutil.copy(SAMPLES / name, folder)
+    return folder
+
+
+# What is wrong with a photo of the folder `mixed`, in the order of results.
+KINDS = {
+    "astronaut.jpg": None,
+    "broken.jpg": "truncated",
+    "empty.jpg": "empty",
+    "gone.jpg": "missing",
+    "text.jpg": "not_an_image",
+    "two\nlines.jpg": None,
+    "ünïcödé 🐈.jpg": None,
+    os.fsdecode(b"\xff.jpg"): None,
+    "folder.jpg/horses.jpg": None,
+    "nested/deeper/KITTEN.JPG": None,
+    "nested/deeper/empty.png": "empty",
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "folder.jpg").mkdir()
+    (folder / "nested" / "deeper").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    for sample, name in (
+        ("astronaut.jpg", "astronaut.jpg"),
+        ("mariachi.jpg", "two\nlines.jpg"),
+        ("kitten.jpg", "ünïcödé 🐈.jpg"),
+        ("pagoda.jpg", os.fsdecode(b"\xff.jpg")),
+        ("horses.jpg", "folder.jpg/horses.jpg"),
+        ("kitten.jpg", "nested/deeper/KITTEN.JPG"),
+        ("coffee.jpg", ".coffee.jpg"),
+        ("coffee.jpg", ".cache/coffee.jpg"),
+    ):
+        shutil.copy(SAMPLES / sample, folder / name)
+    coffee = (SAMPLES / "coffee.jpg").read_bytes()
+    (folder / "broken.jpg").write_bytes(coffee[: len(coffee) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "text.jpg").write_text("Dear diary")
+    (folder / "nested" / "deeper" / "empty.png").touch()
+    (folder / "astronaut.txt").write_text("not a photo")
+    (folder / "notes.md").write_text("not a photo")
+    return folder
+
+
+def names(results, folder):
+    return [os.path.relpath(result.path, folder) for result in results]
+
+
+def test_each_photo_of_a_folder_has_one_result_in_order(task, mixed):
+    results = list(captioner.caption(mixed, task, batch_size=2))
+    assert names(results, mixed) == list(KINDS)
+    assert [result.kind for result in results] == list(KINDS.values())
+    for result in results:
+        if result.kind is None:
+            assert result.caption == task.generate(result.path)
+            assert result.score < 0 and result.error is None
+        else:
+            assert result.caption is None and result.score is None
+            assert result.error and "\n" not in result.error
+
+
+def test_files_and_folders_are_captioned_once_in_the_order_given(task, good):
+    paths = [good / "kitten.jpg", good, str(good / "coffee.jpg")]
+    results = list(captioner.caption(paths, task))
+    assert names(results, good) == ["kitten.jpg", "coffee.jpg", "horses.jpg"]
+    assert all(result.caption for result in results)
+
+
+def test_a_file_named_outright_is_tried_whatever_its_name(task, tmp_path):
+    photo = tmp_path / ".photo"
+    shutil.copy(SAMPLES / "coffee.jpg", photo)
+    (result,) = captioner.caption(str(photo), task)
+    assert result.caption == task.generate(SAMPLES / "coffee.jpg")
+
+
+def test_a_sampler_replaces_that_of_a_captioner_in_memory(task, good):
+    greedy = captioner.GreedySampler(length_penalty=1.0)
+    own = [result.score for result in captioner.caption(good, task)]
+    results = list(captioner.caption(good, task, sampler=greedy))
+    assert [result.score for result in results] != own
+    assert type(task.sampler) is captioner.BeamSampler
+
+
+@pytest.fixture
+def without_privileges():
+    """A folder of three photos; and a user who is not root, whom modes bind."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for name in ("coffee.jpg", "horses.jpg", "locked/kitten.jpg"):
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(SAMPLES / name.rpartition("/")[2], Path(folder, name))
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        yield Path(folder)
+        if root:
+            os.seteuid(0)
+        (Path(folder) / "locked").chmod(0o700)
+
+
+def test_what_may_not_be_read_is_reported(task, without_privileges):
+    folder = without_privileges
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    (folder / "coffee.jpg").chmod(0)
+    (folder / "locked").chmod(0)
+    os.seteuid(user)
+    results = list(captioner.caption(folder, task))
+    assert names(results, folder) == ["coffee.jpg", "horses.jpg", "locked"]
+    assert [result.kind for result in results] == ["unreadable", None, "unreadable"]
+    assert results[0].error == results[2].error == "cannot be read: Permission denied"
+
+
+def test_the_command_says_one_line_a_photo(mixed, preset):
+    done = subprocess.run(
+        [*COMMAND, str(mixed), "--preset", str(preset), "--batch-size", "3"],
+        capture_output=True,
+        encoding="utf-8",
+    )
+    good = [name for name, kind in KINDS.items() if kind is None]
+    bad = [name for name, kind in KINDS.items() if kind is not None]
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(good)
+    for line, name in zip(lines, good):
+        path, caption = line.split("\t")
+        path = path if name.isprintable() else eval(path)
+        assert path == str(mixed / name)
+        assert caption and not {"[", "]"} & set(caption)
+    errors = done.stderr.splitlines()
+    assert len(errors) == len(bad) + 1, done.stderr
+    for line, name in zip(errors, bad):
+        assert line.startswith(f"skipped: {mixed / name}: ")
+    assert errors[-1] == f"{len(good)} captioned, {len(bad)} skipped"
+
+
+def test_csv_has_a_row_for_every_photo(task, mixed, tmp_path):
+    output = tmp_path / "captions.csv"
+    results = list(captioner.caption(mixed, task, output))
+    with open(output, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [str(mixed / name) for name in KINDS]
+    for row, result in zip(rows, results):
+        assert row["caption"] == (result.caption or "")
+        assert row["error"] == (result.error or "")
+        assert row["kind"] == (result.kind or "")
+        assert row["score"] == ("" if result.score is None else str(result.score))
+    assert os.listdir(tmp_path) == ["captions.csv"]
+
+
+def test_jsonl_has_a_row_for_every_photo(run, mixed, tmp_path):
+    output = tmp_path / "captions.jsonl"
+    done = run(mixed, "-o", output)
+    assert done.exit_code == 1 and done.stdout == ""
+    assert done.stderr.endswith("6 captioned, 5 skipped\n")
+    rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [row["path"] for row in rows] == [str(mixed / name) for name in KINDS]
+    assert [row["kind"] for row in rows] == list(KINDS.values())
+    for row in rows:
+        assert list(row) == ["path", "caption", "score", "error", "kind"]
+
+
+def test_an_existing_output_is_kept_unless_asked(run, good, tmp_path):
+    output = tmp_path / "captions.csv"
+    output.write_text("precious")
+    done = run(good, "-o", output)
+    assert done.exit_code == 2
+    assert done.stderr.strip().startswith(f"Error: {output} exists")
+    assert output.read_text() == "precious"
+    assert run(good, "-o", output, "--overwrite").exit_code == 0
+    assert output.read_text().count("\n") == 4
+
+
+def test_sidecars_are_kept_unless_asked(run, good):
+    (good / "horses.txt").write_text("my own words")
+    done = run(good, "--sidecars")
+    assert done.exit_code == 0
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
+        str(good / "coffee.jpg"),
+        str(good / "kitten.jpg"),
+    ]
+    for line in done.stdout.splitlines():
+        photo, caption = line.split("\t")
+        assert Path(photo).with_suffix(".txt").read_text() == caption + "\n"
+    assert (good / "horses.txt").read_text() == "my own words"
+    assert run(good, "--sidecars").stdout == ""  # nothing is done twice
+    assert run(good, "--sidecars", "--overwrite").stdout.count("\n") == 3
+    assert (good / "horses.txt").read_text() != "my own words"
+    assert len(list(good.iterdir())) == 6
+
+
+def test_two_photos_never_share_a_sidecar(task, good):
+    shutil.copy(SAMPLES / "pagoda.jpg", good / "horses.png")
+    results = list(captioner.caption(good, task, sidecars=True))
+    assert names(results, good)[1:3] == ["horses.jpg", "horses.png"]
+    assert results[2].error == "horses.txt holds the caption of another photo"
+    assert (good / "horses.txt").read_text() == results[1].caption + "\n"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_sidecar_never_replaces_its_own_photo(task, tmp_path, overwrite):
+    photo = tmp_path / "coffee.txt"
+    shutil.copy(SAMPLES / "coffee.jpg", photo)
+    before = photo.read_bytes()
+    (result,) = captioner.caption(photo, task, sidecars=True, overwrite=overwrite)
+    assert result.kind == "sidecar" and "replace the photo" in result.error
+    assert photo.read_bytes() == before
+
+
+def test_bad_photos_get_no_sidecar(task, mixed, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(mixed, folder, symlinks=True)
+    results = list(captioner.caption(folder, task, sidecars=True, overwrite=True))
+    for result in results:
+        sidecar = Path(result.path).with_suffix(".txt")
+        if result.error is None:
+            assert sidecar.read_text() == result.caption + "\n"
+    assert len(list(folder.rglob("*.txt"))) == 6
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl"])
+def test_work_that_is_given_up_leaves_no_half_output(task, good, tmp_path, name):
+    results = captioner.caption(good, task, tmp_path / name, batch_size=1)
+    next(results)
+    results.close()
+    assert not (tmp_path / name).exists()
+    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run, good, tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    # The file that is written before it gets its name: a disk with no room for it.
+    (tmp_path / ".captions.csv.part").symlink_to("/dev/full")
+    done = run(good, "-o", tmp_path / "captions.csv")
+    assert done.exit_code == 2
+    expected = f"Error: {tmp_path / 'captions.csv'}: No space left on device\n"
+    assert done.stderr == expected
+    assert os.listdir(tmp_path) == ["good"]
+
+    (good / ".horses.txt.part").symlink_to("/dev/full")
+    done = run(good, "--sidecars")
+    assert done.exit_code == 2
+    expected = f"Error: {good / 'horses.txt'}: No space left on device\n"
+    assert done.stderr == expected
+    assert (good / "coffee.txt").exists() and not (good / "horses.txt").exists()
+
+
+def test_a_terminal_that_takes_no_more_is_one_line(good, preset):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, str(good), "--preset", str(preset)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "Error: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere"], "Error: No such file or folder: nowhere"),
+        (["."], "Error: No photos in ."),
+        (["photo.jpg", "-o", "captions.xml"], "must end in .csv or .jsonl"),
+        (["photo.jpg", "-o", "no/folder.csv"], "no/folder.csv: No such file"),
+        (["photo.jpg", "--preset", "nothing"], "Error: No preset 'nothing'"),
+        (["photo.jpg", "--preset", "."], "Error: No preset '.'"),
+        (["photo.jpg", "--num-beams", "0"], "--num-beams"),
+        (["photo.jpg", "--batch-size", "0"], "--batch-size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    preset, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    if "photo.jpg" in arguments:
+        shutil.copy(SAMPLES / "coffee.jpg", "photo.jpg")
+    if "--preset" not in arguments:
+        arguments = [*arguments, "--preset", str(preset)]
+    before = sorted(os.listdir())
+    done = CliRunner().invoke(main, ["caption", *arguments])
+    assert done.exit_code == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.weights.h5", "assets"])
+def test_a_damaged_preset_is_refused_by_name(preset, good, tmp_path, file):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(preset, damaged)
+    path = damaged / file
+    if path.is_dir():
+        path = path / "vocabulary.txt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = CliRunner().invoke(main, ["caption", str(good), "--preset", str(damaged)])
+    assert done.exit_code == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == f"Error: {path}: does not match its checksum (damaged?)"
+
+
+def test_a_preset_of_something_else_is_refused(good):
+    arguments = ["caption", str(good), "--preset", "efficientnet_lite2_imagenet"]
+    done = CliRunner().invoke(main, [*arguments, "--num-beams", "2"])
+    assert done.exit_code == 2
+    assert "holds a VisionBackbone, not an ImageCaptioner" in done.stderr
+
+
+def test_flags_change_the_presets_own_sampler(task, good, tmp_path):
+    # With no more than --length-penalty, five beams stay five beams.
+    five = captioner.BeamSampler(num_beams=5, length_penalty=0.0)
+    own = captioner.ImageCaptioner.from_preset(task, five)
+    preset = own.save_to_preset(tmp_path / "five")
+    expected = [
+        result.score
+        for result in captioner.caption(good, task, sampler=captioner.BeamSampler(5, 1))
+    ]
+    output = tmp_path / "captions.jsonl"
+    arguments = ["caption", str(good), "--preset", str(preset), "-o", str(output)]
+    done = CliRunner().invoke(main, [*arguments, "--length-penalty", "1"])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-3)
+
+
+def test_ctrl_c_ends_with_130_and_the_count(preset, tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number:03}.jpg").symlink_to(SAMPLES / "horses.jpg")
+    command = [*COMMAND, str(tmp_path), "--preset", str(preset), "--batch-size", "1"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background, Ctrl-C may be off.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    count = 1 + stdout.count("\n")
+    assert first.startswith(str(tmp_path / "000.jpg")) and count < 300
+    assert stderr == f"interrupted: {count} captioned, 0 skipped\n"
