@@ -14,7 +14,7 @@ def export(preset, output, sampler=None, overwrite=False):
 
     Its signature `serving_default` takes `image_bytes`, strings (B,): JPEG, PNG,
     GIF, BMP or WebP files. It returns `captions`, strings (B,), and `scores`,
-    float32 (B,). Decoding, resizing, the backbone and the search for words are all
+    float32 (B,). It wants one photo or more, all readable. Decoding, resizing, the backbone and the search for words are all
     in the graph, made of core TensorFlow ops.
 
     Args:
@@ -85,6 +85,7 @@ class ExportedCaptioner(tf.Module):
     )
     def caption(self, image_bytes):
         """Encoded photos, strings (B,) -> dict of captions (B,) and scores (B,)."""
+        tf.debugging.assert_positive(tf.size(image_bytes), "image_bytes is empty")
         convert = self._captioner.preprocessor.image_converter
         images = tf.map_fn(
             lambda one: convert(convert.decode(one)),

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -89,7 +90,7 @@ class FeatureCache:
             OSError: the disk is full; what was finished stays.
         """
         errors = {}
-        missing = {}  # content -> index; a photo that is there twice is done once
+        missing = {}  # content -> its indices; a photo that is there twice is done once
         for index, image in enumerate(images):
             try:
                 content = self._content(image)
@@ -97,16 +98,16 @@ class FeatureCache:
                 errors[index] = error
                 continue
             if content not in self._row_of:
-                missing.setdefault(content, index)
+                missing.setdefault(content, []).append(index)
         if not missing:
             return errors
         contents, indices = list(missing), list(missing.values())
 
         batches = image_batches(
-            [images[index] for index in indices],
+            [images[first] for first, *_ in indices],
             self.image_converter,
             BATCH_SIZE,
-            lambda i, error: errors.__setitem__(indices[i], error),
+            lambda i, error: errors.update(dict.fromkeys(indices[i], error)),
         )
         encode = tf.function(
             lambda images: tf.cast(
@@ -181,8 +182,14 @@ class FeatureCache:
         self._open_shard(path.with_suffix(".json"))
 
     def _open_shard(self, index_file):
-        features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
-        contents = json.loads(index_file.read_text())
+        try:
+            contents = json.loads(index_file.read_text())
+            features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
+            if features.shape != (len(contents), *self.feature_shape):
+                raise ValueError(f"holds {features.shape}")
+        except (OSError, ValueError, TypeError) as error:
+            print(f"computed again: {index_file}: {error}", file=sys.stderr)
+            return
         for row, content in enumerate(contents):
             self._row_of.setdefault(content, (len(self._shards), row))
         self._shards.append(features)
