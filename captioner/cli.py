@@ -295,9 +295,10 @@ def train_command(dataset, output, weights, **options):
     metavar="DIR",
     help="Write predictions.json, references.json (COCO formats) and scores.json.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace these files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 def evaluate_command(
-    preset, dataset, split, num_beams, length_penalty, output, batch_size
+    preset, dataset, split, num_beams, length_penalty, output, overwrite, batch_size
 ):
     """Score PRESET on a split of DATASET.
 
@@ -315,6 +316,7 @@ def evaluate_command(
         split,
         _sampler(preset, num_beams, length_penalty),
         output,
+        overwrite,
         batch_size,
     )
     for name, value in evaluation.protocol.items():

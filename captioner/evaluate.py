@@ -11,6 +11,10 @@ from captioner.input_pipeline import image_batches
 from captioner.metrics import CaptionScorer
 from captioner.progress import progress_bar
 
+PREDICTIONS_FILE = "predictions.json"
+REFERENCES_FILE = "references.json"
+SCORES_FILE = "scores.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -30,7 +34,15 @@ class Evaluation:
     left_out: dict
 
 
-def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=16):
+def evaluate(
+    preset,
+    dataset,
+    split=None,
+    sampler=None,
+    output=None,
+    overwrite=False,
+    batch_size=16,
+):
     """Caption a split, without a look at its captions, and score the result.
 
     Args:
@@ -41,13 +53,14 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
         sampler: replaces the preset's own.
         output: folder for `predictions.json` (COCO results), `references.json`
             (COCO captions) and `scores.json`, which other tools can score.
+        overwrite: replace these files where they are there already.
         batch_size: photos at a time.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: no such preset, dataset or split.
+        ValueError: no such preset, dataset or split, or `output` has such files.
         OSError: `output` cannot be written.
 
     Example:
@@ -64,6 +77,11 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
     if output is not None:  # refused now rather than after the work
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)
+        for name in (PREDICTIONS_FILE, REFERENCES_FILE, SCORES_FILE):
+            if (output / name).exists() and not overwrite:
+                raise ValueError(
+                    f"{output / name} exists; it is replaced only with overwrite."
+                )
 
     captions, left_out = {}, {}
     batches = image_batches(
@@ -102,7 +120,7 @@ def evaluate(preset, dataset, split=None, sampler=None, output=None, batch_size=
         _write_coco(output, captions, references)
     scores = CaptionScorer(references).score(captions)
     if output is not None:
-        presets.write_json(output / "scores.json", {**scores, "protocol": protocol})
+        presets.write_json(output / SCORES_FILE, {**scores, "protocol": protocol})
     return Evaluation(scores, captions, protocol, left_out)
 
 
@@ -115,7 +133,7 @@ def _write_coco(folder, captions, references):
         )
     ]
     images = [{"id": image_id, "file_name": image_id} for image_id in references]
-    presets.write_json(folder / "predictions.json", predictions)
+    presets.write_json(folder / PREDICTIONS_FILE, predictions)
     presets.write_json(
-        folder / "references.json", {"images": images, "annotations": annotations}
+        folder / REFERENCES_FILE, {"images": images, "annotations": annotations}
     )

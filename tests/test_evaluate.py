@@ -118,7 +118,8 @@ def test_unreadable_photos_are_named_and_left_out(task, table, tmp_path, capsys)
 
 
 def test_the_files_can_be_scored_by_the_benchmark(task, table, tmp_path, repository):
-    evaluation = captioner.evaluate(task, table, output=tmp_path)
+    (tmp_path / "scores.json").write_text("of another preset")
+    evaluation = captioner.evaluate(task, table, output=tmp_path, overwrite=True)
     path = repository / "benchmarks" / "coco_scores.py"
     spec = importlib.util.spec_from_file_location("coco_scores", path)
     benchmark = importlib.util.module_from_spec(spec)
@@ -153,6 +154,12 @@ def test_a_mistake_is_refused_before_the_work(task, table, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         captioner.evaluate("nowhere", table, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    for name in ("predictions.json", "references.json", "scores.json"):
+        (tmp_path / name).write_text("hours of work")
+        with pytest.raises(ValueError, match=f"{name} exists"):
+            captioner.evaluate(task, table, output=tmp_path)
+        assert (tmp_path / name).read_text() == "hours of work"
+        (tmp_path / name).unlink()
     with pytest.raises(ValueError, match="nowhere.csv"):
         captioner.evaluate(task, "nowhere.csv")
 
