@@ -294,6 +294,7 @@ class _Run(keras.callbacks.Callback):
             self.output / "preset",
             recipe={**self.recipe, "best_epoch": best["epoch"]},
             scores={"split": "dev", "sampler": "greedy", **best},
+            card=_card(shipped, self.recipe["train"], best),
         )
 
     def _checkpoint_manager(self):
@@ -310,6 +311,29 @@ class _Run(keras.callbacks.Callback):
         return tf.train.CheckpointManager(
             checkpoint, self.output / "checkpoint", max_to_keep=1
         )
+
+
+def _card(captioner, arguments, best):
+    """The model card of a preset, for its owner to go on writing."""
+    model, converter = captioner.caption_model, captioner.preprocessor.image_converter
+    height, width = converter.image_size
+    return f"""# A captioner trained on `{arguments["dataset"]}`
+
+`captioner caption photos/ --preset .` captions a folder with it.
+
+| | |
+|---|---|
+| Image network | `{arguments["backbone"]}`, weights `{arguments["weights"]}`, frozen |
+| Photos | {height} x {width} pixels, resize mode `{converter.resize_mode}` |
+| Decoder | {model.num_layers} layers of {model.mixer} mixer and {model.fusion} fusion, \
+hidden_dim {model.hidden_dim} |
+| Vocabulary | {model.vocabulary_size} words |
+| Parameters | {model.count_params():,} |
+| Dev, greedy | CIDEr {best["dev_cider"]:.3f}, BLEU-4 {best["dev_bleu_4"]:.3f}, \
+after epoch {best["epoch"]} |
+
+`recipe.json` has all arguments and versions, `scores.json` the scores.
+"""
 
 
 def _open_run(output, arguments, resume):

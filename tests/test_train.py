@@ -131,6 +131,9 @@ def test_the_preset_is_the_best_epoch_and_says_so(run):
     scores = read_json(run / "preset" / "scores.json")
     assert scores.items() >= {"split": "dev", "sampler": "greedy", **best}.items()
     assert read_json(run / "preset" / "recipe.json")["best_epoch"] == best["epoch"]
+    card = (run / "preset" / "README.md").read_text(encoding="utf-8")
+    assert f"CIDEr {best['dev_cider']:.3f}" in card and "`scenes:64`" in card
+    assert all(line.count("|") in (0, 3) for line in card.splitlines())
 
     # The scores are those of the preset as anybody loads it.
     evaluation = captioner.evaluate(
