@@ -50,6 +50,9 @@ def export(preset, output, sampler=None, overwrite=False):
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
     temporary = pathlib.Path(temporary)
+    # TensorFlow would say that it is written to the temporary folder.
+    log_level = tf.get_logger().level
+    tf.get_logger().setLevel("WARNING")
     try:
         tf.saved_model.save(
             module, temporary, signatures={"serving_default": module.caption}
@@ -66,6 +69,7 @@ def export(preset, output, sampler=None, overwrite=False):
     except tf.errors.OpError as error:  # TensorFlow's form of a full disk
         raise OSError(f"{output}: {error.message}") from error
     finally:
+        tf.get_logger().setLevel(log_level)
         shutil.rmtree(temporary, ignore_errors=True)
     return output
 

@@ -142,8 +142,10 @@ def _number(data, start, size, little=False):
     """The unsigned number in `size` bytes, int64; bytes past the end count as 0."""
     raw = tf.cast(_raw(data, start, size), tf.int64)
     raw = tf.pad(raw, [[0, size - tf.size(raw)]])
-    big = tf.constant([256**place for place in reversed(range(size))], tf.int64)
-    return tf.reduce_sum(raw * tf.where(little, big[::-1], big))
+    places = [256**place for place in range(size)]
+    # Both constants: of a reversed slice TensorFlow's optimizer complains aloud.
+    weights = tf.where(little, places, places[::-1])
+    return tf.reduce_sum(raw * tf.cast(weights, tf.int64))
 
 
 def _over_white_in_graph(image):
