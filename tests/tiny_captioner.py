@@ -41,7 +41,7 @@ def tiny_captioner():
     _, read = captioner.image_reader(images, converter)
     features = backbone(read(range(len(images)))).numpy()
     reader = "image_features", lambda indices: features[indices]
-    batches, steps = captioner.training_batches(reader, captions, 16, 30, seed=1)
-    made.compile(keras.optimizers.Adam(0.02))
-    made.fit(batches, steps_per_epoch=steps, epochs=30, verbose=0)
+    batches, steps = captioner.training_batches(reader, captions, 16, 80, seed=1)
+    made.compile(keras.optimizers.Adam(0.01))
+    made.fit(batches, steps_per_epoch=steps, epochs=80, verbose=0)
     return made
