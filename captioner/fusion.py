@@ -18,15 +18,13 @@ from keras import ops
 class AdditiveFusion(keras.layers.Layer):
     """The field's classic: the text state plus a projection of the image.
 
-        found = mean over P of relu(W_find norm(image_features) + b_p)   (B, 1, 2D)
-        image = W_image dropout(found)                                   (B, 1, D)
+        image = dropout(mean over P of relu(W_image norm(image_features) + b_p))
         out   = relu(W_out (text + image))
 
     With P = 1 (pooled features) it is the "merge" model of Tanti, Gatt and
     Camilleri, "Where to put the image in an image caption generator" (2018). Over
-    a grid each position p is looked at before the mean, with a bias of its own:
-    a detail that fills one cell still counts, and so does where it is. What is
-    looked for may be more than the text state is wide, at no cost to the steps.
+    a grid each position p is projected before the mean, with a bias of its own:
+    a detail that fills one cell still counts, and so does where it is.
 
     Args:
         hidden_dim: D, the width of the text state.
@@ -50,14 +48,11 @@ class AdditiveFusion(keras.layers.Layer):
         self.image_norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="image_norm"
         )
-        self.find_dense = keras.layers.Dense(
-            2 * hidden_dim, use_bias=False, dtype=self.dtype_policy, name="find_dense"
+        self.image_dense = keras.layers.Dense(
+            hidden_dim, use_bias=False, dtype=self.dtype_policy, name="image_dense"
         )
         self.image_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="image_dropout"
-        )
-        self.image_dense = keras.layers.Dense(
-            hidden_dim, dtype=self.dtype_policy, name="image_dense"
         )
         self.output_dense = keras.layers.Dense(
             hidden_dim, "relu", dtype=self.dtype_policy, name="output_dense"
@@ -65,22 +60,21 @@ class AdditiveFusion(keras.layers.Layer):
 
     def build(self, text_shape, image_features_shape):
         self.image_norm.build(image_features_shape)
-        self.find_dense.build(image_features_shape)
+        self.image_dense.build(image_features_shape)
         self.position_bias = self.add_weight(
-            (image_features_shape[1], 2 * self.hidden_dim),
+            (image_features_shape[1], self.hidden_dim),
             initializer="zeros",
             name="position_bias",
         )
-        self.image_dense.build((*image_features_shape[:-1], 2 * self.hidden_dim))
         self.output_dense.build((*text_shape[:-1], self.hidden_dim))
         self.built = True
 
     def build_cache(self, image_features, training=None):
         """(B, P, E) -> (B, 1, D): the image's part of the sum."""
-        found = self.find_dense(self.image_norm(image_features))
-        found = ops.relu(found + ops.cast(self.position_bias, found.dtype))
-        found = ops.mean(found, axis=1, keepdims=True)
-        return self.image_dense(self.image_dropout(found, training=training))
+        image = self.image_dense(self.image_norm(image_features))
+        image = ops.relu(image + ops.cast(self.position_bias, image.dtype))
+        image = ops.mean(image, axis=1, keepdims=True)
+        return self.image_dropout(image, training=training)
 
     def call(self, text, cache):
         return self.output_dense(text + cache)
