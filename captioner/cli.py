@@ -237,14 +237,14 @@ def _printable(path):
 @click.option("--fusion", default="additive", show_default=True)
 @click.option("--num-layers", type=int, default=2, show_default=True)
 @click.option("--hidden-dim", type=int, default=512, show_default=True)
-@click.option("--dropout", type=float, default=0.3, show_default=True)
+@click.option("--dropout", type=float, default=0.4, show_default=True)
 @click.option("--label-smoothing", type=float, default=0.1, show_default=True)
 @click.option(
     "--min-count", type=int, default=4, show_default=True, help="Rarer words: unknown."
 )
-@click.option("--max-sequence-length", type=int, default=24, show_default=True)
+@click.option("--max-sequence-length", type=int, default=20, show_default=True)
 @click.option("--batch-size", type=int, default=32, show_default=True)
-@click.option("--epochs", type=int, default=20, show_default=True)
+@click.option("--epochs", type=int, default=15, show_default=True)
 @click.option(
     "--patience",
     type=int,
@@ -270,7 +270,7 @@ def train_command(dataset, output, weights, **options):
     \b
     Examples:
       captioner train scenes run --image-size 128
-      captioner train flickr8k:flickr8k run --backbone vgg16 --epochs 15
+      captioner train flickr8k:flickr8k run --backbone vgg16
       captioner train photos/captions.csv run
     """
     _import_tensorflow()

@@ -56,12 +56,12 @@ def train(
     fusion="additive",
     num_layers=2,
     hidden_dim=512,
-    dropout=0.3,
+    dropout=0.4,
     label_smoothing=0.1,
     min_count=4,
-    max_sequence_length=24,
+    max_sequence_length=20,
     batch_size=32,
-    epochs=20,
+    epochs=15,
     patience=4,
     learning_rate=1e-3,
     weight_decay=0.01,
@@ -110,7 +110,7 @@ def train(
     Example:
 
     ```python
-    captioner.train("flickr8k:flickr8k", "run", backbone="vgg16", epochs=15)
+    captioner.train("flickr8k:flickr8k", "run", backbone="vgg16")
     captioner.ImageCaptioner.from_preset("run/preset").generate("photo.jpg")
     ```
     """
