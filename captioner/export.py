@@ -14,8 +14,9 @@ def export(preset, output, sampler=None, overwrite=False):
 
     Its signature `serving_default` takes `image_bytes`, strings (B,): JPEG, PNG,
     GIF, BMP or WebP files. It returns `captions`, strings (B,), and `scores`,
-    float32 (B,). It wants one photo or more, all readable. Decoding, resizing, the backbone and the search for words are all
-    in the graph, made of core TensorFlow ops.
+    float32 (B,). It wants one photo or more, all readable. Decoding, resizing, the
+    backbone and the search for words are all in the graph, made of core TensorFlow
+    ops.
 
     Args:
         preset: name or folder of a preset, or an `ImageCaptioner`.

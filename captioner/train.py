@@ -316,6 +316,7 @@ class _Run(keras.callbacks.Callback):
 def _card(captioner, arguments, best):
     """The model card of a preset, for its owner to go on writing."""
     model, converter = captioner.caption_model, captioner.preprocessor.image_converter
+    network = f"`{arguments['backbone']}`, weights `{arguments['weights']}`"
     height, width = converter.image_size
     return f"""# A captioner trained on `{arguments["dataset"]}`
 
@@ -323,7 +324,7 @@ def _card(captioner, arguments, best):
 
 | | |
 |---|---|
-| Image network | `{arguments["backbone"]}`, weights `{arguments["weights"]}`, frozen |
+| Image network | {network}, frozen |
 | Photos | {height} x {width} pixels, resize mode `{converter.resize_mode}` |
 | Decoder | {model.num_layers} layers of {model.mixer} mixer and {model.fusion} fusion, \
 hidden_dim {model.hidden_dim} |
