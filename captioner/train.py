@@ -318,6 +318,7 @@ def _card(captioner, arguments, best):
     model, converter = captioner.caption_model, captioner.preprocessor.image_converter
     network = f"`{arguments['backbone']}`, weights `{arguments['weights']}`"
     height, width = converter.image_size
+    decoder = f"{model.num_layers} layers of {model.mixer} mixer and {model.fusion}"
     return f"""# A captioner trained on `{arguments["dataset"]}`
 
 `captioner caption photos/ --preset .` captions a folder with it.
@@ -326,8 +327,7 @@ def _card(captioner, arguments, best):
 |---|---|
 | Image network | {network}, frozen |
 | Photos | {height} x {width} pixels, resize mode `{converter.resize_mode}` |
-| Decoder | {model.num_layers} layers of {model.mixer} mixer and {model.fusion} fusion, \
-hidden_dim {model.hidden_dim} |
+| Decoder | {decoder} fusion, hidden_dim {model.hidden_dim} |
 | Vocabulary | {model.vocabulary_size} words |
 | Parameters | {model.count_params():,} |
 | Dev, greedy | CIDEr {best["dev_cider"]:.3f}, BLEU-4 {best["dev_bleu_4"]:.3f}, \
