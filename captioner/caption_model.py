@@ -33,6 +33,7 @@ class CaptionModel(keras.Model):
         fusion: "additive", what brings the image in.
         num_layers: decoder blocks.
         hidden_dim: D.
+        intermediate_dim: see `AdditiveFusion`; None for D.
         dropout: rate, on embeddings, images and block outputs.
 
     Raises:
@@ -65,6 +66,7 @@ class CaptionModel(keras.Model):
         fusion="additive",
         num_layers=1,
         hidden_dim=512,
+        intermediate_dim=None,
         dropout=0.3,
         **kwargs,
     ):
@@ -83,6 +85,7 @@ class CaptionModel(keras.Model):
         self.fusion = fusion
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
         self.dropout = dropout
         self.token_embedding = keras.layers.Embedding(
             vocabulary_size,
@@ -98,6 +101,7 @@ class CaptionModel(keras.Model):
                 mixer,
                 fusion,
                 hidden_dim,
+                intermediate_dim,
                 dropout,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
@@ -189,6 +193,7 @@ class CaptionModel(keras.Model):
             "fusion": self.fusion,
             "num_layers": self.num_layers,
             "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
             "dropout": self.dropout,
         }
 

@@ -237,6 +237,11 @@ def _printable(path):
 @click.option("--fusion", default="additive", show_default=True)
 @click.option("--num-layers", type=int, default=2, show_default=True)
 @click.option("--hidden-dim", type=int, default=512, show_default=True)
+@click.option(
+    "--intermediate-dim",
+    type=int,
+    help="How much to look for in the image.  [default: the hidden dim]",
+)
 @click.option("--dropout", type=float, default=0.4, show_default=True)
 @click.option("--label-smoothing", type=float, default=0.1, show_default=True)
 @click.option(

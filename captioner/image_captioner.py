@@ -301,6 +301,7 @@ def _check_sizes(config, tokenizer):
     positions, width = model["image_feature_shape"]
     sizes = {
         "hidden_dim": (model["hidden_dim"], 16_384),
+        "intermediate_dim": (model.get("intermediate_dim") or 1, 65_536),
         "num_layers": (model["num_layers"], 128),
         "max_sequence_length": (config["max_sequence_length"], 1_024),
         "image_size": (max(config["image_converter"]["image_size"]), 4_096),

@@ -36,6 +36,7 @@ _COUNTS = (
     "image_size",
     "num_layers",
     "hidden_dim",
+    "intermediate_dim",
     "min_count",
     "batch_size",
     "epochs",
@@ -56,6 +57,7 @@ def train(
     fusion="additive",
     num_layers=2,
     hidden_dim=512,
+    intermediate_dim=None,
     dropout=0.4,
     label_smoothing=0.1,
     min_count=4,
@@ -87,7 +89,8 @@ def train(
             backbone's weights were trained at.
         resize_mode: "squash", "crop" or "pad", for photos that are not square.
         pooling: None for the grid of features, "avg" for their mean.
-        mixer, fusion, num_layers, hidden_dim, dropout: see `CaptionModel`.
+        mixer, fusion, num_layers, hidden_dim, intermediate_dim, dropout: see
+            `CaptionModel`.
         label_smoothing: see `CaptionCrossentropy`.
         min_count: words seen less often in training are unknown.
         max_sequence_length: the most words of a caption, and one for its end.
@@ -162,6 +165,7 @@ def train(
             fusion=fusion,
             num_layers=num_layers,
             hidden_dim=hidden_dim,
+            intermediate_dim=intermediate_dim,
             dropout=dropout,
         ),
         CaptionPreprocessor(image_converter, tokenizer, max_sequence_length),

@@ -12,9 +12,16 @@ B, C, L, P, E, D, V = 2, 5, 7, 4, 6, 8, 11
 PAIRS = [(mixer, fusion) for mixer in MIXERS for fusion in FUSIONS]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1_layer", "2_layers"])
+@pytest.fixture(scope="module", params=["1_layer", "2_layers", "wide"])
 def model(request, loud_weights):
-    model = CaptionModel(V, (P, E), num_layers=request.param, hidden_dim=D, dropout=0.3)
+    model = CaptionModel(
+        V,
+        (P, E),
+        num_layers=2 if request.param == "2_layers" else 1,
+        hidden_dim=D,
+        intermediate_dim=3 * D if request.param == "wide" else None,
+        dropout=0.3,
+    )
     loud_weights(model)
     return model
 
@@ -43,9 +50,10 @@ def rebuilt(layer):
     return again
 
 
+@pytest.mark.parametrize("intermediate_dim", [None, 13])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_fusion(fusion, inputs, text, loud_weights):
-    layer = FUSIONS[fusion](hidden_dim=D, dropout=0.3)
+def test_fusion(fusion, intermediate_dim, inputs, text, loud_weights):
+    layer = FUSIONS[fusion](D, intermediate_dim, dropout=0.3)
     layer.build((None, None, D), (None, P, E))
     loud_weights(layer)
     output, again = (

@@ -249,6 +249,7 @@ def test_half_written_presets_are_not_listed(home):
         {"caption_model__hidden_dim": 10**9},
         {"caption_model__hidden_dim": 0},
         {"caption_model__hidden_dim": "8"},
+        {"caption_model__intermediate_dim": 10**9},
         {"caption_model__num_layers": 10**9},
         {"caption_model__vocabulary_size": 10**9},
         {"caption_model__image_feature_shape": [10**9, 1024]},

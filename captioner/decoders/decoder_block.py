@@ -16,6 +16,7 @@ class DecoderBlock(keras.layers.Layer):
         mixer: a name in `MIXERS`.
         fusion: a name in `FUSIONS`.
         hidden_dim: D, the width of the text state.
+        intermediate_dim: how much the fusion looks for in the image; None for D.
         dropout: rate, on the image and on the block's output.
 
     Raises:
@@ -30,7 +31,9 @@ class DecoderBlock(keras.layers.Layer):
     TensorShape([2, 5, 8])
     """
 
-    def __init__(self, mixer, fusion, hidden_dim, dropout=0.0, **kwargs):
+    def __init__(
+        self, mixer, fusion, hidden_dim, intermediate_dim=None, dropout=0.0, **kwargs
+    ):
         super().__init__(**kwargs)
         for option, value, known in (
             ("mixer", mixer, MIXERS),
@@ -44,13 +47,18 @@ class DecoderBlock(keras.layers.Layer):
         self.mixer_name = mixer
         self.fusion_name = fusion
         self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
         self.dropout = dropout
         self.norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="norm"
         )
         self.mixer = MIXERS[mixer](hidden_dim, dtype=self.dtype_policy, name="mixer")
         self.fusion = FUSIONS[fusion](
-            hidden_dim, dropout=dropout, dtype=self.dtype_policy, name="fusion"
+            hidden_dim,
+            intermediate_dim,
+            dropout,
+            dtype=self.dtype_policy,
+            name="fusion",
         )
         self.output_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="output_dropout"
@@ -87,5 +95,6 @@ class DecoderBlock(keras.layers.Layer):
             "mixer": self.mixer_name,
             "fusion": self.fusion_name,
             "hidden_dim": self.hidden_dim,
+            "intermediate_dim": self.intermediate_dim,
             "dropout": self.dropout,
         }
