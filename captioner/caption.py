@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import secrets
 
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
@@ -90,6 +91,10 @@ def caption(
             raise ValueError(
                 f"The output must end in .csv or .jsonl. Received: output={output}"
             )
+        if output.is_dir():
+            raise ValueError(f"{output}: Is a directory")
+        if not output.parent.is_dir():
+            raise ValueError(f"{output}: No such file or directory")
         if output.exists() and not overwrite:
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
     if sidecars and not overwrite:
@@ -207,11 +212,12 @@ def _sidecar(photo):
 @contextlib.contextmanager
 def _new_file(path):
     """A text file to write, that appears under its name when it is whole."""
-    part = path.with_name(f".{path.name}.part")
+    # A short name that nobody has: `path.name` may be as long as names may be.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         # surrogateescape: a file name need not be valid text.
         with open(
-            part, "w", encoding="utf-8", errors="surrogateescape", newline=""
+            part, "x", encoding="utf-8", errors="surrogateescape", newline=""
         ) as file:
             yield file
         part.replace(path)

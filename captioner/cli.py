@@ -302,8 +302,17 @@ def train_command(dataset, output, weights, **options):
 )
 @click.option("--overwrite", is_flag=True, help="Replace these files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.pass_context
 def evaluate_command(
-    preset, dataset, split, num_beams, length_penalty, output, overwrite, batch_size
+    ctx,
+    preset,
+    dataset,
+    split,
+    num_beams,
+    length_penalty,
+    output,
+    overwrite,
+    batch_size,
 ):
     """Score PRESET on a split of DATASET.
 
@@ -328,6 +337,7 @@ def evaluate_command(
         click.echo(f"{name:<16}{value}")
     for name, value in evaluation.scores.items():
         click.echo(f"{name:<16}{value:.4f}")
+    ctx.exit(1 if evaluation.left_out else 0)
 
 
 @main.command("export", epilog=EXIT_CODES)
@@ -358,7 +368,11 @@ def presets_command():
     from captioner import presets
 
     for folder in presets.list_presets():
-        config = presets.read_json(folder, presets.CONFIG_FILE)
+        try:
+            config = presets.read_json(folder, presets.CONFIG_FILE)
+        except presets.PresetError as error:
+            click.echo(f"skipped: {_one_line(error)}", err=True)
+            continue
         click.echo(f"{folder.name}\t{config.get('class_name')}\t{folder}")
 
 

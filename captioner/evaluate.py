@@ -24,7 +24,7 @@ class Evaluation:
         scores: dict of "bleu_1" to "bleu_4" and "cider".
         captions: dict of image id -> caption.
         protocol: dict of what was measured how: preset, dataset, split, number of
-            images and references, sampler.
+            images, left out and references, sampler.
         left_out: dict of image id -> reason, for unreadable photos.
     """
 
@@ -111,6 +111,7 @@ def evaluate(
         "dataset": str(dataset),
         "split": split,
         "images": len(captions),
+        "left_out": len(left_out),
         "references": sum(len(texts) for texts in references.values()),
         "sampler": type(captioner.sampler).__name__,
         **captioner.sampler.get_config(),

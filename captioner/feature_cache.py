@@ -187,7 +187,7 @@ class FeatureCache:
             features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
             if features.shape != (len(contents), *self.feature_shape):
                 raise ValueError(f"holds {features.shape}")
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             print(f"computed again: {index_file}: {error}", file=sys.stderr)
             return
         for row, content in enumerate(contents):

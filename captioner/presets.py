@@ -96,7 +96,7 @@ def read_json(preset, file_name):
     path = pathlib.Path(preset) / file_name
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PresetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise PresetError(f"{path}: holds a {type(value).__name__}, not a dict")
@@ -133,7 +133,8 @@ def new_preset(path):
     """Write a preset: yields a temporary folder to fill, then adds
     `metadata.json` and moves it to `path` in one step, so that a half-written
     preset never exists under its name. An existing preset is replaced; any
-    other existing folder with something in it is refused.
+    other existing folder with something in it is refused, and so is a preset with
+    files that are not its own.
 
     Example:
 
@@ -169,9 +170,18 @@ def new_preset(path):
 
 
 def _may_replace(path):
-    return path.is_dir() and (
-        (path / METADATA_FILE).is_file() or not any(path.iterdir())
-    )
+    """Whether it is an empty folder, or a preset with nothing else in it."""
+    if not path.is_dir():
+        return False
+    names = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    if not names:
+        return not any(path.iterdir())
+    try:
+        files = read_json(path, METADATA_FILE).get("files")
+    except PresetError:
+        return False
+    known = {METADATA_FILE, *UNCHECKED_FILES}
+    return isinstance(files, dict) and names <= known | set(files)
 
 
 def write_metadata(preset):

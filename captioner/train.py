@@ -138,6 +138,11 @@ def train(
             raise ValueError(f"{dataset} has no {split} split, which training needs.")
     train_examples = list(data.examples("train"))
     dev_examples = list(data.examples("dev"))
+    if len(train_examples) < batch_size:
+        raise ValueError(
+            f"{dataset} has only {len(train_examples)} images to train on. "
+            f"Received: batch_size={batch_size}"
+        )
 
     # Everything that may be refused comes before the first photo and the first file.
     vision_backbone = VisionBackbone(
@@ -265,7 +270,13 @@ class _Run(keras.callbacks.Callback):
         newest = self.checkpoints.latest_checkpoint
         if newest is None:
             return 0
-        self.checkpoints.checkpoint.restore(newest).assert_consumed()
+        try:
+            self.checkpoints.checkpoint.restore(newest).assert_consumed()
+        except (tf.errors.OpError, IndexError, AssertionError) as error:
+            raise ValueError(
+                f"{self.output / 'checkpoint'} is damaged; the preset is whole, and "
+                "a new run can use the same --cache-dir."
+            ) from error
         epoch = int(newest.rpartition("-")[2])
         rows = presets.read_json(self.output, "history.json").get("epochs", [])
         self.history = rows[:epoch]
@@ -347,6 +358,8 @@ def _open_run(output, arguments, resume):
         if not (output / "recipe.json").is_file():
             raise ValueError(f"There is no run to resume in {output}.")
         recipe = presets.read_json(output, "recipe.json")
+        if not isinstance(recipe.get("train"), dict):
+            raise ValueError(f"{output / 'recipe.json'} holds no recipe to resume.")
         changed = [n for n in arguments if recipe["train"].get(n) != arguments[n]]
         if changed:
             raise ValueError(

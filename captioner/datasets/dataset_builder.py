@@ -255,12 +255,11 @@ def read_json(path):
     Raises:
         ValueError: If the file cannot be read or is not JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not JSON: {error.msg}, line {error.lineno}."
-        ) from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
 
 
 def read_text(path) -> str:

@@ -114,8 +114,8 @@ def read_jsonl(path, image_dir=None, split_fractions=(0.9, 0.05, 0.05)):
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, {where}: not JSON: {error.msg}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, {where}: not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, {where}: not a JSON object.")
         image = next((row[key] for key in _IMAGE_COLUMNS if key in row), None)

@@ -1,6 +1,7 @@
 """What every sampler shares: its contract and its score."""
 
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -47,9 +48,9 @@ class Sampler:
     rows_per_image = 1
 
     def __init__(self, length_penalty=0.0):
-        if length_penalty < 0:
+        if not 0 <= length_penalty < math.inf:  # nor nan
             raise ValueError(
-                "length_penalty must not be negative. "
+                "length_penalty must be 0 or more, and finite. "
                 f"Received: length_penalty={length_penalty}"
             )
         self.length_penalty = float(length_penalty)
