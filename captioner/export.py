@@ -90,7 +90,11 @@ class ExportedCaptioner(tf.Module):
     )
     def caption(self, image_bytes):
         """Encoded photos, strings (B,) -> dict of captions (B,) and scores (B,)."""
-        tf.debugging.assert_positive(tf.size(image_bytes), "image_bytes is empty")
+        some = tf.debugging.assert_positive(
+            tf.size(image_bytes), "image_bytes is empty"
+        )
+        with tf.control_dependencies([some]):  # before any layer fails on none
+            image_bytes = tf.identity(image_bytes)
         convert = self._captioner.preprocessor.image_converter
         images = tf.map_fn(
             lambda one: convert(convert.decode(one)),
