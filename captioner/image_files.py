@@ -353,5 +353,6 @@ def _to_rgb(pixels, name):
 
 
 def decode_jpeg_pixels(image_bytes):
+    """JPEG bytes -> uint8 RGB (H, W, 3) as TF ops, orientation not yet applied."""
     # TensorFlow's default DCT is a faster one, and off by up to 3 from OpenCV's.
     return tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")

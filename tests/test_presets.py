@@ -233,6 +233,16 @@ def test_a_foreign_folder_or_file_is_not_replaced(tiny_captioner, tmp_path):
     assert (tmp_path / "notes").read_text() == "precious"
 
 
+def test_a_folder_that_only_looks_like_a_preset_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metadata.json").write_text('{"my": "photos"}')
+    (tmp_path / "mine" / "photo.jpg").write_bytes(b"precious")
+    with pytest.raises(PresetError, match="not a preset"):
+        with presets.new_preset(tmp_path / "mine") as folder:
+            fill(folder, "{}")
+    assert (tmp_path / "mine" / "photo.jpg").read_bytes() == b"precious"
+
+
 def test_half_written_presets_are_not_listed(home):
     """What a killed run leaves: the temporary folder of a preset."""
     with presets.new_preset(home / "mine") as folder:
