@@ -259,6 +259,13 @@ def _printable(path):
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option(
+    "--ema-epochs",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Epochs that the averaged weights look back; 0: no average.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--cache-dir",

@@ -8,7 +8,9 @@ OUTPUT/
     tensorboard/    curves: tensorboard --logdir OUTPUT
 """
 
+import contextlib
 import inspect
+import math
 import os
 import pathlib
 import sys
@@ -42,6 +44,13 @@ _COUNTS = (
     "epochs",
     "patience",
 )
+_RATES = {  # name: the least, and what it stays below
+    "dropout": (0, 1),
+    "label_smoothing": (0, 1),
+    "learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "ema_epochs": (0, math.inf),
+}
 
 
 def train(
@@ -67,6 +76,7 @@ def train(
     patience=4,
     learning_rate=1e-3,
     weight_decay=0.01,
+    ema_epochs=1.0,
     seed=0,
     cache_dir=None,
     resume=False,
@@ -99,6 +109,9 @@ def train(
         learning_rate: of AdamW, at its highest: it rises over the first half
             epoch and falls along a cosine to zero at `epochs`.
         weight_decay: of AdamW, not on biases and norms.
+        ema_epochs: the weights that are scored and kept are a moving average of
+            those of about so many epochs, which is steadier than the last step's
+            (Polyak and Juditsky, 1992); 0 for the last step's.
         seed: decides the first weights, the order of photos, and dropout.
         cache_dir: where features are kept; by default `OUTPUT/features`.
         resume: go on with the run in `output`.
@@ -126,6 +139,12 @@ def train(
         if arguments[name] is not None and arguments[name] < 1:
             raise ValueError(
                 f"{name} must be 1 or more. Received: {name}={arguments[name]}"
+            )
+    for name, (least, limit) in _RATES.items():
+        if not least <= arguments[name] < limit:  # nor nan
+            raise ValueError(
+                f"{name} must be {least} or more, and less than {limit}. "
+                f"Received: {name}={arguments[name]}"
             )
     output = pathlib.Path(output)
     recipe = _open_run(output, arguments, resume)
@@ -187,9 +206,8 @@ def train(
     run = _Run(output, captioner, cache, dev_examples, patience, recipe)
     steps = len(train_examples) // batch_size
     captioner.compile(
-        optimizer=_optimizer(learning_rate, weight_decay, steps, epochs),
+        optimizer=_optimizer(learning_rate, weight_decay, ema_epochs, steps, epochs),
         loss=CaptionCrossentropy(label_smoothing),
-        sampler="greedy",  # for the dev scores of each epoch; the preset has beams
     )
     first_epoch = run.restore() if resume else 0
     batches, steps = training_batches(
@@ -237,6 +255,27 @@ class _Run(keras.callbacks.Callback):
         self.started = time.time()
 
     def on_epoch_end(self, epoch, logs=None):
+        with self._averaged_weights():
+            self._score_and_keep_the_best(epoch, logs)
+        # Last of all, since it is what a resumed run goes by.
+        try:
+            self.checkpoints.save(checkpoint_number=epoch + 1)
+        except tf.errors.OpError as error:  # TensorFlow's form of a full disk
+            raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
+        if self.is_over():
+            self.model.stop_training = True
+
+    @contextlib.contextmanager
+    def _averaged_weights(self):
+        """The moving average of the weights in the place of the weights."""
+        variables = self.model.trainable_variables
+        kept = [variable.numpy() for variable in variables]
+        self.model.optimizer.finalize_variable_values(variables)
+        yield
+        for variable, value in zip(variables, kept):
+            variable.assign(value)
+
+    def _score_and_keep_the_best(self, epoch, logs):
         scores = self._score_dev()
         # Into Keras' own logs, so that its progress line and TensorBoard have them.
         logs.update({f"dev_{name}": value for name, value in scores.items()})
@@ -246,13 +285,6 @@ class _Run(keras.callbacks.Callback):
         if self.best()["epoch"] == epoch + 1:
             self._save_preset()
         presets.write_json(self.output / "history.json", {"epochs": self.history})
-        # Last of all, since it is what a resumed run goes by.
-        try:
-            self.checkpoints.save(checkpoint_number=epoch + 1)
-        except tf.errors.OpError as error:  # TensorFlow's form of a full disk
-            raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
-        if self.is_over():
-            self.model.stop_training = True
 
     def best(self):
         """The epoch with the highest CIDEr, the first of equals."""
@@ -288,7 +320,7 @@ class _Run(keras.callbacks.Callback):
         best = self.best()
         return (
             f"best epoch {best['epoch']}: dev CIDEr {best['dev_cider']:.3f}, "
-            f"BLEU-4 {best['dev_bleu_4']:.3f} (greedy); preset: "
+            f"BLEU-4 {best['dev_bleu_4']:.3f}; preset: "
             f"{self.output / 'preset'}"
         )
 
@@ -301,15 +333,17 @@ class _Run(keras.callbacks.Callback):
         return {name: scores[name] for name in ("bleu_4", "cider")}
 
     def _save_preset(self):
-        shipped = ImageCaptioner(
-            self.captioner.caption_model, self.captioner.preprocessor, "beam"
-        )
-        best = self.best()
-        shipped.save_to_preset(
+        best, sampler = self.best(), self.captioner.sampler
+        self.captioner.save_to_preset(
             self.output / "preset",
             recipe={**self.recipe, "best_epoch": best["epoch"]},
-            scores={"split": "dev", "sampler": "greedy", **best},
-            card=_card(shipped, self.recipe["train"], best),
+            scores={
+                "split": "dev",
+                "sampler": type(sampler).__name__,
+                **sampler.get_config(),
+                **best,
+            },
+            card=_card(self.captioner, self.recipe["train"], best),
         )
 
     def _checkpoint_manager(self):
@@ -345,7 +379,7 @@ def _card(captioner, arguments, best):
 | Decoder | {decoder} fusion, hidden_dim {model.hidden_dim} |
 | Vocabulary | {model.vocabulary_size} words |
 | Parameters | {model.count_params():,} |
-| Dev, greedy | CIDEr {best["dev_cider"]:.3f}, BLEU-4 {best["dev_bleu_4"]:.3f}, \
+| Dev, {captioner.sampler.rows_per_image} beams | CIDEr {best["dev_cider"]:.3f}, BLEU-4 {best["dev_bleu_4"]:.3f}, \
 after epoch {best["epoch"]} |
 
 `recipe.json` has all arguments and versions, `scores.json` the scores.
@@ -385,7 +419,7 @@ def _with_features(cache, examples):
     return [example for i, example in enumerate(examples) if i not in errors]
 
 
-def _optimizer(learning_rate, weight_decay, steps, epochs):
+def _optimizer(learning_rate, weight_decay, ema_epochs, steps, epochs):
     warmup = max(1, steps // 2)
     optimizer = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
@@ -396,6 +430,9 @@ def _optimizer(learning_rate, weight_decay, steps, epochs):
         ),
         weight_decay=weight_decay,
         global_clipnorm=5.0,
+        use_ema=ema_epochs > 0,
+        # One step moves the average by 1 / steps of `ema_epochs`.
+        ema_momentum=1 - 1 / max(1.0, ema_epochs * steps),
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

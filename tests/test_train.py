@@ -129,19 +129,31 @@ def test_the_preset_is_the_best_epoch_and_says_so(run):
     rows = history(run)
     best = max(rows, key=lambda row: row["dev_cider"])
     scores = read_json(run / "preset" / "scores.json")
-    assert scores.items() >= {"split": "dev", "sampler": "greedy", **best}.items()
+    sampler = {"sampler": "BeamSampler", "num_beams": 3, "length_penalty": 0.7}
+    assert scores.items() >= {"split": "dev", **sampler, **best}.items()
     assert read_json(run / "preset" / "recipe.json")["best_epoch"] == best["epoch"]
     card = (run / "preset" / "README.md").read_text(encoding="utf-8")
     assert f"CIDEr {best['dev_cider']:.3f}" in card and "`scenes:64`" in card
     assert all(line.count("|") in (0, 3) for line in card.splitlines())
 
     # The scores are those of the preset as anybody loads it.
-    evaluation = captioner.evaluate(
-        run / "preset", "scenes:64", "dev", captioner.GreedySampler()
-    )
+    evaluation = captioner.evaluate(run / "preset", "scenes:64", "dev")
     # Features are float16 in training; a near tie may turn to another word.
     assert evaluation.scores["cider"] == pytest.approx(best["dev_cider"], abs=0.02)
     assert evaluation.scores["bleu_4"] == pytest.approx(best["dev_bleu_4"], abs=0.005)
+
+
+def test_what_is_kept_is_the_average_of_the_weights(run, cache_dir, tmp_path):
+    last = tmp_path / "last"
+    settings = {**SETTINGS, "epochs": 1}
+    captioner.train("scenes:64", last, cache_dir=cache_dir, ema_epochs=0, **settings)
+    mean = tmp_path / "mean"
+    captioner.train("scenes:64", mean, cache_dir=cache_dir, ema_epochs=1, **settings)
+    # Same steps, and the average is on its way from the start (zero) to the last.
+    assert history(last)[0]["loss"] == history(mean)[0]["loss"]
+    bias = "layers/dense/vars/1"  # of the logits
+    last, mean = preset_weights(last)[bias], preset_weights(mean)[bias]
+    assert 0.3 < np.vdot(mean, last) / np.vdot(last, last) < 0.95
 
 
 def test_the_vocabulary_is_that_of_the_training_split(run):
@@ -263,6 +275,11 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("batch_size", 0, "batch_size=0"),
         ("epochs", 0, "epochs=0"),
         ("max_sequence_length", 1, "max_sequence_length=1"),
+        ("dropout", 1.0, "dropout=1.0"),
+        ("label_smoothing", -0.1, "label_smoothing=-0.1"),
+        ("learning_rate", float("nan"), "learning_rate=nan"),
+        ("weight_decay", float("inf"), "weight_decay=inf"),
+        ("ema_epochs", -1.0, "ema_epochs=-1.0"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_the_output_free(tmp_path, name, value, message):
