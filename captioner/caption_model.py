@@ -29,16 +29,21 @@ class CaptionModel(keras.Model):
         image_feature_shape: (P, E), what one image is to the decoder.
         vision_backbone: a `VisionBackbone`, or None for a model that only ever
             sees image features.
-        mixer: "lstm", what mixes along the caption.
-        fusion: "additive", what brings the image in.
+        mixer: "lstm" or "transformer", what mixes along the caption.
+        fusion: "additive", "concat", "weighted" or "attention", what brings the
+            image in.
         num_layers: decoder blocks.
         hidden_dim: D.
-        intermediate_dim: see `AdditiveFusion`; None for D.
-        dropout: rate, on embeddings, images and block outputs.
+        intermediate_dim: width of a Transformer's feed-forward network, by default
+            4 D; and of what additive, concat and weighted fusion look for in the
+            image, by default D.
+        num_heads: of a Transformer, and of attention fusion.
+        dropout: rate, on embeddings, images, in mixers and on block outputs.
 
     Raises:
-        ValueError: unknown `mixer` or `fusion`, or the backbone gives features of
-            another shape.
+        ValueError: unknown `mixer` or `fusion`, or one that refuses its arguments,
+            as `num_heads` that do not divide `hidden_dim`; or the backbone gives
+            features of another shape.
 
     Call arguments:
         inputs: dict of `token_ids`, int (B, L) or (B, C, L), and either
@@ -67,6 +72,7 @@ class CaptionModel(keras.Model):
         num_layers=1,
         hidden_dim=512,
         intermediate_dim=None,
+        num_heads=8,
         dropout=0.3,
         **kwargs,
     ):
@@ -86,6 +92,7 @@ class CaptionModel(keras.Model):
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
+        self.num_heads = num_heads
         self.dropout = dropout
         self.token_embedding = keras.layers.Embedding(
             vocabulary_size,
@@ -102,6 +109,7 @@ class CaptionModel(keras.Model):
                 fusion,
                 hidden_dim,
                 intermediate_dim,
+                num_heads,
                 dropout,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
@@ -141,9 +149,10 @@ class CaptionModel(keras.Model):
             for block in self.blocks
         ]
 
-    def build_text_cache(self, batch_size):
-        """The list of each block's text cache, before the first token."""
-        return [block.build_text_cache(batch_size) for block in self.blocks]
+    def build_text_cache(self, batch_size, max_length):
+        """The list of each block's text cache, before the first of `max_length`
+        tokens."""
+        return [block.build_text_cache(batch_size, max_length) for block in self.blocks]
 
     def call(self, inputs, training=None):
         image_features = inputs.get("image_features")
@@ -154,7 +163,6 @@ class CaptionModel(keras.Model):
         token_ids = ops.convert_to_tensor(inputs["token_ids"])
         shape = ops.shape(token_ids)
         if len(shape) == 3:  # (B, C, L): from here on each caption is a row.
-            image_cache = repeat_rows(image_cache, shape[1])
             token_ids = ops.reshape(token_ids, (-1, shape[2]))
         text = self.token_embedding(token_ids)
         text = self.embedding_dropout(text, training=training)
@@ -168,7 +176,9 @@ class CaptionModel(keras.Model):
 
         Args:
             token_ids: int (N,), the tokens at position `index`.
-            text_cache, image_cache: as built above, for N captions.
+            text_cache: as built above, for N captions.
+            image_cache: as built above, for B images. N is B, or so many times B as
+                there are captions or beams of each image, side by side.
             index: int, the position.
 
         Returns:
@@ -180,6 +190,32 @@ class CaptionModel(keras.Model):
             text, text_state = block.step(text, text_state, image, index)
             next_cache.append(text_state)
         return self.logits_dense(self.norm(text)), next_cache
+
+    def attention_scores(self, inputs):
+        """Where the model looks for each next word.
+
+        Args:
+            inputs: as for a call, with `token_ids` (B, L).
+
+        Returns:
+            Float32 (B, L, P), the mean over heads and blocks; adds up to 1 over P.
+
+        Raises:
+            ValueError: the fusion is not attention.
+        """
+        if self.fusion != "attention":
+            raise ValueError(
+                "Only attention fusion has attention scores. "
+                f"Received: fusion={self.fusion}"
+            )
+        image_features = inputs.get("image_features")
+        if image_features is None:
+            image_features = self.encode(inputs["images"])
+        text, scores = self.token_embedding(inputs["token_ids"]), []
+        for block, cache in zip(self.blocks, self.build_image_cache(image_features)):
+            scores.append(ops.mean(block.attention_scores(text, cache), axis=1))
+            text = block(text, cache)
+        return sum(scores) / len(scores)
 
     def get_config(self):
         backbone = self.vision_backbone
@@ -194,6 +230,7 @@ class CaptionModel(keras.Model):
             "num_layers": self.num_layers,
             "hidden_dim": self.hidden_dim,
             "intermediate_dim": self.intermediate_dim,
+            "num_heads": self.num_heads,
             "dropout": self.dropout,
         }
 
@@ -207,9 +244,3 @@ class CaptionModel(keras.Model):
                 config["vision_backbone"]
             )
         return cls(**config)
-
-
-def repeat_rows(cache, times):
-    """Each row of every tensor in a nest, `times` over: (B, ...) -> (B * times, ...),
-    so that the captions or beams of one image lie side by side."""
-    return keras.tree.map_structure(lambda x: ops.repeat(x, times, axis=0), cache)

@@ -233,14 +233,34 @@ def _printable(path):
 @click.option(
     "--pooling", type=click.Choice(["avg"]), help="One vector an image, not a grid."
 )
-@click.option("--mixer", default="lstm", show_default=True)
-@click.option("--fusion", default="additive", show_default=True)
+@click.option(
+    "--mixer",
+    type=click.Choice(["lstm", "transformer"]),
+    default="lstm",
+    show_default=True,
+    help="What mixes along the caption.",
+)
+@click.option(
+    "--fusion",
+    type=click.Choice(["additive", "concat", "weighted", "attention"]),
+    default="additive",
+    show_default=True,
+    help="What brings the image in.",
+)
 @click.option("--num-layers", type=int, default=2, show_default=True)
 @click.option("--hidden-dim", type=int, default=512, show_default=True)
 @click.option(
     "--intermediate-dim",
     type=int,
-    help="How much to look for in the image.  [default: the hidden dim]",
+    help="How much to look for in the image, and width of a Transformer's feed-"
+    "forward network.  [default: the hidden dim, and 4 times that]",
+)
+@click.option(
+    "--num-heads",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Of a Transformer and of attention fusion.",
 )
 @click.option("--dropout", type=float, default=0.4, show_default=True)
 @click.option("--label-smoothing", type=float, default=0.1, show_default=True)

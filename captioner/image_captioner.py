@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from captioner import presets
-from captioner.caption_model import CaptionModel, repeat_rows
+from captioner.caption_model import CaptionModel
 from captioner.image_converter import ImageConverter
 from captioner.image_files import load_image
 from captioner.preprocessor import CaptionPreprocessor
@@ -185,17 +185,19 @@ class ImageCaptioner:
         """The whole of decoding as TF ops: (B, P, E) -> strings (B,), float (B,)."""
         model, tokenizer = self.caption_model, self.preprocessor.tokenizer
         batch_size = tf.shape(image_features)[0]
-        rows = self.sampler.rows_per_image
-        image_cache = repeat_rows(model.build_image_cache(image_features), rows)
+        max_length = self.preprocessor.max_sequence_length
+        image_cache = model.build_image_cache(image_features)
 
         def next(token_ids, text_cache, index):
             return model.step(token_ids, text_cache, image_cache, index)
 
         output = self.sampler(
             next,
-            model.build_text_cache(batch_size * rows),
+            model.build_text_cache(
+                batch_size * self.sampler.rows_per_image, max_length
+            ),
             batch_size,
-            max_length=self.preprocessor.max_sequence_length,
+            max_length=max_length,
             start_id=tokenizer.start_id,
             end_id=tokenizer.end_id,
             pad_id=tokenizer.pad_id,
@@ -303,6 +305,7 @@ def _check_sizes(config, tokenizer):
         "hidden_dim": (model["hidden_dim"], 16_384),
         "intermediate_dim": (model.get("intermediate_dim") or 1, 65_536),
         "num_layers": (model["num_layers"], 128),
+        "num_heads": (model.get("num_heads", 8), 1_024),
         "max_sequence_length": (config["max_sequence_length"], 1_024),
         "image_size": (max(config["image_converter"]["image_size"]), 4_096),
         "image positions": (positions, 16_384),

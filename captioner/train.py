@@ -39,6 +39,7 @@ _COUNTS = (
     "num_layers",
     "hidden_dim",
     "intermediate_dim",
+    "num_heads",
     "min_count",
     "batch_size",
     "epochs",
@@ -67,6 +68,7 @@ def train(
     num_layers=2,
     hidden_dim=512,
     intermediate_dim=None,
+    num_heads=8,
     dropout=0.4,
     label_smoothing=0.1,
     min_count=4,
@@ -99,8 +101,8 @@ def train(
             backbone's weights were trained at.
         resize_mode: "squash", "crop" or "pad", for photos that are not square.
         pooling: None for the grid of features, "avg" for their mean.
-        mixer, fusion, num_layers, hidden_dim, intermediate_dim, dropout: see
-            `CaptionModel`.
+        mixer, fusion, num_layers, hidden_dim, intermediate_dim, num_heads, dropout:
+            see `CaptionModel`.
         label_smoothing: see `CaptionCrossentropy`.
         min_count: words seen less often in training are unknown.
         max_sequence_length: the most words of a caption, and one for its end.
@@ -190,6 +192,7 @@ def train(
             num_layers=num_layers,
             hidden_dim=hidden_dim,
             intermediate_dim=intermediate_dim,
+            num_heads=num_heads,
             dropout=dropout,
         ),
         CaptionPreprocessor(image_converter, tokenizer, max_sequence_length),
@@ -367,6 +370,8 @@ def _card(captioner, arguments, best):
     model, converter = captioner.caption_model, captioner.preprocessor.image_converter
     network = f"`{arguments['backbone']}`, weights `{arguments['weights']}`"
     height, width = converter.image_size
+    beams = captioner.sampler.rows_per_image
+    dev_scores = f"CIDEr {best['dev_cider']:.3f}, BLEU-4 {best['dev_bleu_4']:.3f}"
     decoder = f"{model.num_layers} layers of {model.mixer} mixer and {model.fusion}"
     return f"""# A captioner trained on `{arguments["dataset"]}`
 
@@ -379,8 +384,7 @@ def _card(captioner, arguments, best):
 | Decoder | {decoder} fusion, hidden_dim {model.hidden_dim} |
 | Vocabulary | {model.vocabulary_size} words |
 | Parameters | {model.count_params():,} |
-| Dev, {captioner.sampler.rows_per_image} beams | CIDEr {best["dev_cider"]:.3f}, BLEU-4 {best["dev_bleu_4"]:.3f}, \
-after epoch {best["epoch"]} |
+| Dev, {beams} beams | {dev_scores}, after epoch {best["epoch"]} |
 
 `recipe.json` has all arguments and versions, `scores.json` the scores.
 """

@@ -3,23 +3,30 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from captioner.caption_model import CaptionModel, repeat_rows
+from captioner.attention import MultiHeadAttention
+from captioner.caption_model import CaptionModel
 from captioner.decoders import MIXERS, DecoderBlock
 from captioner.fusion import FUSIONS
 from captioner.image_captioner import CaptionCrossentropy
 
 B, C, L, P, E, D, V = 2, 5, 7, 4, 6, 8, 11
+HEADS = 2
 PAIRS = [(mixer, fusion) for mixer in MIXERS for fusion in FUSIONS]
 
 
-@pytest.fixture(scope="module", params=["1_layer", "2_layers", "wide"])
+@pytest.fixture(scope="module", params=["-".join(pair) for pair in PAIRS] + ["deep"])
 def model(request, loud_weights):
+    deep = request.param == "deep"
+    mixer, fusion = PAIRS[0] if deep else request.param.split("-")
     model = CaptionModel(
         V,
         (P, E),
-        num_layers=2 if request.param == "2_layers" else 1,
+        mixer=mixer,
+        fusion=fusion,
+        num_layers=2 if deep else 1,
         hidden_dim=D,
-        intermediate_dim=3 * D if request.param == "wide" else None,
+        intermediate_dim=3 * D if deep else None,
+        num_heads=HEADS,
         dropout=0.3,
     )
     loud_weights(model)
@@ -53,7 +60,7 @@ def rebuilt(layer):
 @pytest.mark.parametrize("intermediate_dim", [None, 13])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_fusion(fusion, intermediate_dim, inputs, text, loud_weights):
-    layer = FUSIONS[fusion](D, intermediate_dim, dropout=0.3)
+    layer = FUSIONS[fusion](D, intermediate_dim, HEADS, dropout=0.3)
     layer.build((None, None, D), (None, P, E))
     loud_weights(layer)
     output, again = (
@@ -69,13 +76,13 @@ def test_fusion(fusion, intermediate_dim, inputs, text, loud_weights):
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_mixer(mixer, text, loud_weights):
-    layer = MIXERS[mixer](hidden_dim=D)
+    layer = MIXERS[mixer](hidden_dim=D, num_heads=HEADS, dropout=0.3)
     layer.build((None, None, D))
     loud_weights(layer)
     assert layer(text).shape == (B, L, D)
     np.testing.assert_allclose(rebuilt(layer)(text), layer(text), atol=1e-5)
 
-    cache, outputs = layer.build_cache(B), []
+    cache, outputs = layer.build_cache(B, L), []
     for index in range(L):
         output, cache = layer.step(text[:, index], cache, index)
         outputs.append(output)
@@ -84,7 +91,7 @@ def test_mixer(mixer, text, loud_weights):
 
 @pytest.mark.parametrize(("mixer", "fusion"), PAIRS)
 def test_block(mixer, fusion, inputs, text, loud_weights):
-    layer = DecoderBlock(mixer, fusion, hidden_dim=D, dropout=0.3)
+    layer = DecoderBlock(mixer, fusion, hidden_dim=D, num_heads=HEADS, dropout=0.3)
     layer.build((None, None, D), (None, P, E))
     loud_weights(layer)
     output, again = (
@@ -119,17 +126,21 @@ def test_a_model_of_another_precision_stays_one(inputs):
         assert each(inputs).dtype == "float32"  # logits, for the softmax
 
 
-def test_cached_steps_equal_the_full_pass(model, inputs):
+@pytest.mark.parametrize("beams", [1, 3])
+def test_cached_steps_equal_the_full_pass(model, inputs, beams):
     """Token by token as in decoding, or the whole caption at once."""
+    token_ids = np.random.default_rng(3).integers(0, V, (B, beams, L))
     image_cache = model.build_image_cache(inputs["image_features"])
-    text_cache = model.build_text_cache(B)
+    text_cache = model.build_text_cache(B * beams, L)
     logits = []
     for index in range(L):
         step_logits, text_cache = model.step(
-            inputs["token_ids"][:, index], text_cache, image_cache, index
+            token_ids[:, :, index].ravel(), text_cache, image_cache, index
         )
         logits.append(step_logits)
-    np.testing.assert_allclose(np.stack(logits, axis=1), model(inputs), atol=1e-5)
+    logits = np.stack(logits, axis=1).reshape(B, beams, L, V)
+    expected = model({**inputs, "token_ids": token_ids})
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_a_later_token_never_changes_an_earlier_logit(model, inputs):
@@ -217,9 +228,67 @@ def test_a_backbone_of_other_features_is_refused(tiny_backbone):
         CaptionModel(V, (1, 1024), tiny_backbone, hidden_dim=D)
 
 
-def test_repeat_rows_keeps_the_rows_of_an_image_together():
-    repeated = repeat_rows([np.array([[1], [2]])], 3)[0]
-    assert np.ravel(repeated).tolist() == [1, 1, 1, 2, 2, 2]
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_attention_scores_say_where_each_word_looks(mixer, inputs, loud_weights):
+    options = dict(mixer=mixer, num_layers=2, hidden_dim=D, num_heads=HEADS)
+    model = CaptionModel(V, (P, E), fusion="attention", **options)
+    loud_weights(model)
+    scores = model.attention_scores(inputs).numpy()
+    assert scores.shape == (B, L, P)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1, rtol=1e-5)
+    assert scores.std(axis=-1).min() > 1e-3
+    # Made to look at one position only, it says so.
+    for block in model.blocks:
+        block.fusion.attention.query_dense.kernel.assign(np.zeros((D, D)))
+    np.testing.assert_allclose(model.attention_scores(inputs), 1 / P, rtol=1e-5)
+
+    with pytest.raises(ValueError, match="Received: fusion=additive"):
+        CaptionModel(V, (P, E), hidden_dim=D).attention_scores(inputs)
+
+
+def test_attention_equals_that_of_keras(inputs, text):
+    """The same weights in `keras.layers.MultiHeadAttention` give the same."""
+    ours = MultiHeadAttention(D, HEADS)
+    ours.build((None, None, D), (None, P, E))
+    theirs = keras.layers.MultiHeadAttention(HEADS, D // HEADS, output_shape=D)
+    source = inputs["image_features"]
+    theirs(text, source)
+    rng = np.random.default_rng(4)
+    for weight in theirs.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    kernel = lambda layer: np.reshape(layer.kernel, (-1, D))  # noqa: E731
+    ours.query_dense.kernel.assign(kernel(theirs.query_dense))
+    theirs.query_dense.bias.assign(np.zeros((HEADS, D // HEADS)))
+    ours.key_dense.kernel.assign(kernel(theirs.key_dense))
+    ours.value_dense.kernel.assign(kernel(theirs.value_dense))
+    ours.value_dense.bias.assign(np.ravel(theirs.value_dense.bias))
+    ours.output_dense.kernel.assign(kernel(theirs.output_dense))
+    ours.output_dense.bias.assign(theirs.output_dense.bias)
+    expected = theirs(text, source, return_attention_scores=True)
+    found = ours(ours.queries(text), *ours.keys_and_values(source))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_heads_that_do_not_fit_are_refused_with_the_nearest_that_do():
+    with pytest.raises(ValueError, match="hidden_dim=12; .* is 4. Received: num_heads"):
+        CaptionModel(V, (P, E), fusion="attention", hidden_dim=12, num_heads=5)
+    with pytest.raises(ValueError, match="even width.*hidden_dim=6, num_heads=2"):
+        CaptionModel(V, (P, E), mixer="transformer", hidden_dim=6, num_heads=2)
+
+
+def test_attention_over_pooled_features_is_refused():
+    with pytest.raises(ValueError, match='pooling=None.*fusion="additive"'):
+        CaptionModel(V, (1, E), fusion="attention", hidden_dim=D)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_mixer_tells_the_order_of_words(mixer, text, loud_weights):
+    layer = MIXERS[mixer](hidden_dim=D, num_heads=HEADS)
+    layer.build((None, None, D))
+    loud_weights(layer)
+    swapped = text[:, [1, 0, 2, 3, 4, 5, 6]]
+    assert np.abs(layer(swapped)[:, 2:] - layer(text)[:, 2:]).max() > 1e-3
 
 
 @pytest.mark.parametrize("option", ["mixer", "fusion"])

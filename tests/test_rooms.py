@@ -21,6 +21,7 @@ ROOMS = [
     "tokenizer",
     "preprocessor",
     "backbones",
+    "attention",
     "fusion",
     "decoders",
     "caption_model",

@@ -1,11 +1,13 @@
 """One block of a caption decoder: a text mixer, then a fusion."""
 
 import keras
+from keras import ops
 
 from captioner.decoders.lstm import LSTMMixer
+from captioner.decoders.transformer import TransformerMixer
 from captioner.fusion import FUSIONS
 
-MIXERS = {"lstm": LSTMMixer}
+MIXERS = {"lstm": LSTMMixer, "transformer": TransformerMixer}
 
 
 @keras.saving.register_keras_serializable(package="captioner")
@@ -16,11 +18,11 @@ class DecoderBlock(keras.layers.Layer):
         mixer: a name in `MIXERS`.
         fusion: a name in `FUSIONS`.
         hidden_dim: D, the width of the text state.
-        intermediate_dim: how much the fusion looks for in the image; None for D.
-        dropout: rate, on the image and on the block's output.
+        intermediate_dim, num_heads: see `TextMixer` and `Fusion`.
+        dropout: rate, on the image, in the mixer, and on the block's output.
 
     Raises:
-        ValueError: unknown `mixer` or `fusion`.
+        ValueError: unknown `mixer` or `fusion`, or one refuses its arguments.
 
     Example:
 
@@ -32,7 +34,14 @@ class DecoderBlock(keras.layers.Layer):
     """
 
     def __init__(
-        self, mixer, fusion, hidden_dim, intermediate_dim=None, dropout=0.0, **kwargs
+        self,
+        mixer,
+        fusion,
+        hidden_dim,
+        intermediate_dim=None,
+        num_heads=8,
+        dropout=0.0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         for option, value, known in (
@@ -48,18 +57,14 @@ class DecoderBlock(keras.layers.Layer):
         self.fusion_name = fusion
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
+        self.num_heads = num_heads
         self.dropout = dropout
         self.norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="norm"
         )
-        self.mixer = MIXERS[mixer](hidden_dim, dtype=self.dtype_policy, name="mixer")
-        self.fusion = FUSIONS[fusion](
-            hidden_dim,
-            intermediate_dim,
-            dropout,
-            dtype=self.dtype_policy,
-            name="fusion",
-        )
+        options = (hidden_dim, intermediate_dim, num_heads, dropout)
+        self.mixer = MIXERS[mixer](*options, dtype=self.dtype_policy, name="mixer")
+        self.fusion = FUSIONS[fusion](*options, dtype=self.dtype_policy, name="fusion")
         self.output_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="output_dropout"
         )
@@ -74,20 +79,31 @@ class DecoderBlock(keras.layers.Layer):
         """(B, P, E) -> what the fusion keeps of an image for all its steps."""
         return self.fusion.build_cache(image_features, training=training)
 
-    def build_text_cache(self, batch_size):
+    def build_text_cache(self, batch_size, max_length):
         """What the mixer keeps of a caption, before its first token."""
-        return self.mixer.build_cache(batch_size)
+        return self.mixer.build_cache(batch_size, max_length)
 
     def call(self, text, image_cache, training=None):
-        mixed = self.mixer(self.norm(text))
-        fused = self.fusion(mixed, image_cache)
+        """(N, L, D), cache of B images -> (N, L, D); the captions of one image lie
+        side by side."""
+        mixed = self.mixer(self.norm(text), training=training)
+        fused = self.fusion(
+            _by_image(mixed, image_cache), image_cache, training=training
+        )
+        fused = ops.reshape(fused, ops.shape(mixed))
         return text + self.output_dropout(fused, training=training)
 
     def step(self, text, text_cache, image_cache, index):
-        """One token: (B, D), caches -> (B, D), next text cache."""
+        """One token: (N, D), caches -> (N, D), next text cache."""
         mixed, text_cache = self.mixer.step(self.norm(text), text_cache, index)
-        fused = self.fusion(mixed[:, None], image_cache)[:, 0]
-        return text + fused, text_cache
+        fused = self.fusion(_by_image(mixed, image_cache), image_cache)
+        return text + ops.reshape(fused, ops.shape(mixed)), text_cache
+
+    def attention_scores(self, text, image_cache):
+        """Where each token looks: (B, L, D), cache -> float32 (B, heads, L, P)."""
+        mixed = self.mixer(self.norm(text))
+        _, scores = self.fusion(mixed, image_cache, return_attention_scores=True)
+        return scores
 
     def get_config(self):
         return {
@@ -96,5 +112,12 @@ class DecoderBlock(keras.layers.Layer):
             "fusion": self.fusion_name,
             "hidden_dim": self.hidden_dim,
             "intermediate_dim": self.intermediate_dim,
+            "num_heads": self.num_heads,
             "dropout": self.dropout,
         }
+
+
+def _by_image(text, image_cache):
+    """(N, ..., D) -> (B, N / B * ..., D): all that meets an image in one row."""
+    images = ops.shape(keras.tree.flatten(image_cache)[0])[0]
+    return ops.reshape(text, (images, -1, text.shape[-1]))
