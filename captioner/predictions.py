@@ -1,0 +1,312 @@
+"""Captions that some captioner wrote, read from a file, for `captioner evaluate`."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import stat
+from collections.abc import Mapping
+
+from captioner.datasets.dataset_builder import FolderListing
+
+_MAX_BYTES = 2**30
+_ID_NAMES = ("image_id", "image", "path", "file_name", "filename", "file")
+# What captioners write around a caption: none of it is a word that they chose.
+_START = re.compile(
+    r"\s*(?:<(?:start|bos|s|sos)>|<\|startoftext\|>|\[(?:cls|start|bos)\]|startseq\b)",
+    re.IGNORECASE,
+)
+_END = re.compile(
+    r"\s*(?:<(?:end|eos|/s|pad)>|<\|endoftext\|>|\[(?:sep|end|eos|pad)\]|\bendseq\b)",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Captions by the image that they are of.
+
+    Attributes:
+        source: str, where they were read.
+        captions: dict of image id to a list of str, the best caption first.
+        scores: dict of image id to the float that the captioner gave its caption.
+        errors: dict of image id to why it has no caption.
+        num_stripped: int, captions that markers such as "<end>" were cut from.
+        have_suffix: False where the ids are file names without their suffix.
+    """
+
+    source: str
+    captions: Mapping[str, list[str]]
+    scores: Mapping[str, float]
+    errors: Mapping[str, str]
+    num_stripped: int = 0
+    have_suffix: bool = True
+
+
+def read_predictions(path):
+    """Reads captions of images.
+
+    | path | what it is |
+    |---|---|
+    | `.json` | COCO results: `[{"image_id": 7, "caption": "a dog"}, ...]` |
+    | `.jsonl` | the same objects, one a line |
+    | `.csv`, `.tsv` | a table with a header |
+    | a folder | `photo.txt` for each photo, one caption a line, the best first |
+
+    The image of an object or a row is `image_id`, `image`, `path` or `file_name`: a
+    text or a whole number. Its caption is `caption`, or in JSON `captions`, a list with
+    the best first. It may have a `score`, and an `error` instead of a caption, as
+    `captioner caption` writes them. Start and end markers ("<s>", "<end>", "endseq",
+    ...) and what follows an end are cut from captions.
+
+    Args:
+        path: str or path.
+
+    Returns:
+        `Predictions`.
+
+    Raises:
+        ValueError: the file cannot be read or is of another form, an image is there
+            twice, or an id, a caption or a score has the wrong type; the line or row
+            is named.
+
+    Example:
+
+    ```python
+    predictions = read_predictions("captions.csv")  # of `captioner caption -o`
+    predictions.captions["photos/dog.jpg"]  # ["a dog runs"]
+    ```
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        rows = _read_folder(path)
+    else:
+        suffix = path.suffix.lower()
+        if suffix not in _READERS:
+            raise ValueError(
+                f"{path}: predictions are a folder of .txt files or a file that ends in "
+                f"{', '.join(_READERS)}."
+            )
+        rows = _READERS[suffix](path)
+    captions, scores, errors, places = {}, {}, {}, {}
+    num_stripped = 0
+    for place, row in rows:
+        where = f"{path}, {place}"
+        image_id = _image_id(row, where)
+        if image_id in places:
+            raise ValueError(
+                f"{where}: the image {image_id!r} is there twice, the first time in "
+                f"{places[image_id]}."
+            )
+        places[image_id] = place
+        if row.get("error"):
+            errors[image_id] = str(row["error"])
+            continue
+        texts = _captions(row, where)
+        stripped = [_strip_markers(text) for text in texts]
+        num_stripped += stripped[0] != texts[0]
+        captions[image_id] = stripped
+        score = _score(row, where)
+        if score is not None:
+            scores[image_id] = score
+    if not places:
+        raise ValueError(f"{path} has no predictions.")
+    return Predictions(
+        str(path), captions, scores, errors, num_stripped, not path.is_dir()
+    )
+
+
+def _strip_markers(text):
+    stripped = _START.sub("", text, count=1) if _START.match(text) else text
+    return _END.split(stripped, maxsplit=1)[0] if _END.search(stripped) else stripped
+
+
+def _image_id(row, where):
+    name = next((name for name in _ID_NAMES if name in row), None)
+    if name is None:
+        raise ValueError(f"{where}: no image_id. Received: {', '.join(row) or 'nothing'}")
+    value = row[name]
+    # A bool is an int to Python.
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise ValueError(
+            f"{where}: an image must be a text or a whole number. "
+            f"Received: {name}={value!r}"
+        )
+    return str(value)
+
+
+def _captions(row, where):
+    texts = row.get("captions")
+    if texts is None:
+        texts = [row.get("caption")]
+    if not isinstance(texts, list) or not texts or not all(map(_is_text, texts)):
+        shown = repr(row.get("captions", row.get("caption")))[:80]
+        raise ValueError(f"{where}: a caption must be text. Received: {shown}")
+    return texts
+
+
+def _is_text(value):
+    # What was no UTF-8 in a table comes as surrogates.
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _score(row, where):
+    score = row.get("score")
+    if score is None or score == "":
+        return None
+    try:
+        score = math.nan if isinstance(score, bool) else float(score)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(
+            f"{where}: a score must be a number. Received: score={row['score']!r}"
+        )
+    return score
+
+
+def _read_json(path):
+    rows = _parse(_read_text(path), path)
+    if not isinstance(rows, list):
+        raise ValueError(
+            f"{path} is no COCO results file: expected a list of objects with image_id "
+            f"and caption. Received: a {type(rows).__name__}"
+        )
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, object {number}: not a JSON object.")
+        yield f"object {number}", row
+
+
+def _read_jsonl(path):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if line.strip():
+            row = _parse(line, f"{path}, line {number}")
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: not a JSON object.")
+            yield f"line {number}", row
+
+
+def _parse(text, where):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {error}.") from error
+
+
+def _read_csv(path):
+    lines = _read_text(path).splitlines(keepends=True)
+    header = lines[0] if lines else ""
+    # The delimiter is the one by which the header has the columns.
+    for delimiter in ",\t;|":
+        names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
+        if "caption" in names and any(name in names for name in _ID_NAMES):
+            break
+    else:
+        raise ValueError(
+            f"{path} needs a header with the columns image_id and caption. "
+            f"Received: {header.strip()[:80]!r}"
+        )
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        next(rows)
+        for row in rows:
+            where = f"line {rows.line_num}"
+            if any(row):
+                if len(row) != len(names):  # an unquoted delimiter in a caption
+                    raise ValueError(
+                        f"{path}, {where}: {len(row)} fields under {len(names)} columns."
+                    )
+                yield where, dict(zip(names, row))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}.") from error
+
+
+def _read_folder(folder):
+    listing = FolderListing()
+    folders = [str(folder)]
+    while folders:
+        current = folders.pop()
+        folders += [f for f in listing.folders(current) if not os.path.islink(f)]
+        for name in sorted(listing.files(current)):
+            if name.endswith(".txt") and not name.startswith("."):
+                file = pathlib.Path(current, name)
+                place = file.relative_to(folder).as_posix()
+                texts = _read_text(file).splitlines()
+                texts = [text for text in texts if text.strip()] or [""]
+                yield place, {"image": place.removesuffix(".txt"), "captions": texts}
+
+
+def _read_text(path):
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is not a file.")
+        if status.st_size > _MAX_BYTES:
+            raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MB.")
+        # surrogateescape: a file name need not be valid text.
+        with open(
+            path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+_READERS = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}
+
+
+class ImageNames:
+    """Finds the image of a dataset that an id or a path stands for.
+
+    An id stands for the image with that id. What is no id stands for the image whose
+    id or file ends as it does: the longest common end counts, of whole names, the
+    file name at least. So "photos/1.jpg" is the image "1.jpg", where there is but one.
+
+    Args:
+        examples: examples of a dataset.
+        have_suffix: False to compare names without their suffix (".jpg").
+    """
+
+    def __init__(self, examples, have_suffix=True):
+        self._ids = set()
+        self._by_end = {}
+        for example in examples:
+            image_id, image = example["image/id"], example["image"]
+            self._ids.add(image_id)
+            names = {image_id, image} if isinstance(image, str) else {image_id}
+            for end in {e for name in names for e in _ends(name, have_suffix)}:
+                # None where several images end so.
+                other = self._by_end.setdefault(end, image_id)
+                self._by_end[end] = image_id if other == image_id else None
+
+    def find(self, name):
+        """The id of an image, or None.
+
+        Raises:
+            ValueError: several images are called so.
+        """
+        if name in self._ids:
+            return name
+        for end in _ends(name):
+            if end in self._by_end:
+                if self._by_end[end] is None:
+                    raise ValueError(f"Several images are called {end!r}.")
+                return self._by_end[end]
+        return None
+
+
+def _ends(name, have_suffix=True):
+    """'a/b/c.jpg' -> 'a/b/c.jpg', 'b/c.jpg', 'c.jpg'."""
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+    if parts and not have_suffix:
+        parts[-1] = os.path.splitext(parts[-1])[0]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
