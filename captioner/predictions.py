@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from captioner.datasets.dataset_builder import FolderListing
 
 _MAX_BYTES = 2**30
+_MAX_HEADER = 10_000  # a file without line ends is no table
 _ID_NAMES = ("image_id", "image", "path", "file_name", "filename", "file")
 # What captioners write around a caption: none of it is a word that they chose.
 _START = re.compile(
@@ -34,7 +36,7 @@ class Predictions:
         captions: dict of image id to a list of str, the best caption first.
         scores: dict of image id to the float that the captioner gave its caption.
         errors: dict of image id to why it has no caption.
-        num_stripped: int, captions that markers such as "<end>" were cut from.
+        notes: dict of what else is worth telling of them.
         have_suffix: False where the ids are file names without their suffix.
     """
 
@@ -42,7 +44,7 @@ class Predictions:
     captions: Mapping[str, list[str]]
     scores: Mapping[str, float]
     errors: Mapping[str, str]
-    num_stripped: int = 0
+    notes: Mapping[str, object]
     have_suffix: bool = True
 
 
@@ -60,7 +62,8 @@ def read_predictions(path):
     text or a whole number. Its caption is `caption`, or in JSON `captions`, a list with
     the best first. It may have a `score`, and an `error` instead of a caption, as
     `captioner caption` writes them. Start and end markers ("<s>", "<end>", "endseq",
-    ...) and what follows an end are cut from captions.
+    ...) and what
+    follows an end are cut from captions.
 
     Args:
         path: str or path.
@@ -87,8 +90,8 @@ def read_predictions(path):
         suffix = path.suffix.lower()
         if suffix not in _READERS:
             raise ValueError(
-                f"{path}: predictions are a folder of .txt files or a file that ends in "
-                f"{', '.join(_READERS)}."
+                f"{path}: predictions are a folder of .txt files, or a file that ends "
+                f"in {', '.join(_READERS)}."
             )
         rows = _READERS[suffix](path)
     captions, scores, errors, places = {}, {}, {}, {}
@@ -114,9 +117,10 @@ def read_predictions(path):
             scores[image_id] = score
     if not places:
         raise ValueError(f"{path} has no predictions.")
-    return Predictions(
-        str(path), captions, scores, errors, num_stripped, not path.is_dir()
-    )
+    notes = {"captions": "read from a file"}
+    if num_stripped:
+        notes["markers_cut"] = num_stripped
+    return Predictions(str(path), captions, scores, errors, notes, not path.is_dir())
 
 
 def _strip_markers(text):
@@ -127,7 +131,7 @@ def _strip_markers(text):
 def _image_id(row, where):
     name = next((name for name in _ID_NAMES if name in row), None)
     if name is None:
-        raise ValueError(f"{where}: no image_id. Received: {', '.join(row) or 'nothing'}")
+        raise ValueError(f"{where}: no image_id. Received: {list(row)}")
     value = row[name]
     # A bool is an int to Python.
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
@@ -198,11 +202,13 @@ def _parse(text, where):
 
 
 def _read_csv(path):
-    lines = _read_text(path).splitlines(keepends=True)
-    header = lines[0] if lines else ""
+    # `newline=""` leaves line ends inside a quoted caption to the csv module.
+    lines = io.StringIO(_read_text(path), newline="")
+    header = lines.readline()
     # The delimiter is the one by which the header has the columns.
     for delimiter in ",\t;|":
-        names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
+        names = next(csv.reader([header[:_MAX_HEADER]], delimiter=delimiter), [])
+        names = [name.strip().lower() for name in names]
         if "caption" in names and any(name in names for name in _ID_NAMES):
             break
     else:
@@ -212,17 +218,16 @@ def _read_csv(path):
         )
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        next(rows)
         for row in rows:
-            where = f"line {rows.line_num}"
+            where = f"line {rows.line_num + 1}"
             if any(row):
                 if len(row) != len(names):  # an unquoted delimiter in a caption
                     raise ValueError(
-                        f"{path}, {where}: {len(row)} fields under {len(names)} columns."
+                        f"{path}, {where}: {len(row)} fields, {len(names)} columns."
                     )
                 yield where, dict(zip(names, row))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}.") from error
+        raise ValueError(f"{path}, line {rows.line_num + 1}: {error}.") from error
 
 
 def _read_folder(folder):

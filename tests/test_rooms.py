@@ -31,6 +31,8 @@ ROOMS = [
     "feature_cache",
     "metrics",
     "train",
+    "predictions",
+    "evaluation_report",
     "evaluate",
     "caption",
     "export",

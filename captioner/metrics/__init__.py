@@ -33,6 +33,7 @@ __all__ = [
     "diversity",
     "interval",
     "java_version",
+    "name_ids",
     "ptb_tokenize",
     "score_captions",
     "self_bleu",
@@ -90,7 +91,7 @@ class CaptionScorer:
         if wrong:
             raise ValueError(
                 "`references` must have a non-empty list of str for each image. "
-                f"Received something else for {_name_ids(wrong)}"
+                f"Received something else for {name_ids(wrong)}"
             )
         self.image_ids = tuple(references)
         tokens = [
@@ -101,7 +102,6 @@ class CaptionScorer:
         self._bleu = Bleu(self._ngrams)
         self._rouge_l = RougeL(tokens)
         self._cider_d = CiderD(self._ngrams)
-        self._cider = Cider(self._ngrams)
         self._java, self.missing = {}, {}
         if java_metrics:
             for name, metric in (("meteor", Meteor), ("spice", Spice)):
@@ -153,8 +153,7 @@ class CaptionScorer:
         columns = [
             np.ones(len(tokens)),
             self._rouge_l.score_each(tokens),
-            self._cider_d.score_each(counts),
-            self._cider.score_each(counts),
+            *self._cider_d.score_both(counts),
             self._bleu.statistics(counts),
         ]
         if "spice" in self._java:
@@ -183,7 +182,7 @@ class CaptionScorer:
         Returns:
             A dict of float arrays (...), see above.
         """
-        images, rouge_l, cider_d, cider = np.moveaxis(statistics[..., :4], -1, 0)
+        images, rouge_l, cider, cider_d = np.moveaxis(statistics[..., :4], -1, 0)
         bleu = Bleu.from_statistics(statistics[..., 4:14])
         scores = {f"bleu_{n + 1}": bleu[..., n] for n in range(bleu.shape[-1])}
         scores["rouge_l"] = rouge_l / images
@@ -228,7 +227,7 @@ class CaptionScorer:
         if wrong:
             raise ValueError(
                 "Each candidate must be one str. "
-                f"Received something else for {_name_ids(wrong)}"
+                f"Received something else for {name_ids(wrong)}"
             )
         return [ptb_tokenize(candidates[image_id]) for image_id in self.image_ids]
 
@@ -239,9 +238,9 @@ class CaptionScorer:
         if missing or unknown:
             problems = []
             if missing:
-                problems.append(f"no candidate for {_name_ids(missing)}")
+                problems.append(f"no candidate for {name_ids(missing)}")
             if unknown:
-                problems.append(f"no references for {_name_ids(unknown)}")
+                problems.append(f"no references for {name_ids(unknown)}")
             raise ValueError(
                 "`candidates` and `references` must have the same image ids. "
                 f"Received {' and '.join(problems)}"
@@ -273,7 +272,7 @@ def score_captions(references, candidates):
     return CaptionScorer(references).score(candidates)
 
 
-def _name_ids(image_ids):
+def name_ids(image_ids):
     """'3 images: a.jpg, b.jpg, c.jpg', at most five by name."""
     named = ", ".join(map(repr, image_ids[:5])) + (
         ", ..." if len(image_ids) > 5 else ""

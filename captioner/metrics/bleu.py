@@ -75,9 +75,7 @@ class Bleu:
             closest = np.minimum.reduceat(
                 away * radix + of_references, ngrams.first_reference
             )
-        return np.column_stack(
-            [matches.astype(int), guesses, lengths, closest % radix]
-        )
+        return np.column_stack([matches.astype(int), guesses, lengths, closest % radix])
 
     @staticmethod
     def from_statistics(statistics):

@@ -13,7 +13,8 @@ def calibration(scores, quality):
         quality: floats (N,), such as the CIDEr of each caption.
 
     Returns:
-        A dict: `spearman`, the rank correlation in -1..1 (nan where all are equal);
+        A dict: `spearman`, the rank correlation in -1..1 (None where all are
+        equal);
         and `bins`, a list of five dicts of as many captions, from the lowest score
         to the highest, each with the number of `images` and the means `score` and
         `quality`. Fewer captions give fewer bins.
@@ -30,7 +31,7 @@ def calibration(scores, quality):
     ranks -= ranks.mean(axis=1, keepdims=True)
     scale = np.sqrt(np.prod((ranks**2).sum(axis=1)))
     return {
-        "spearman": float(np.prod(ranks, axis=0).sum() / scale) if scale else np.nan,
+        "spearman": float(np.prod(ranks, axis=0).sum() / scale) if scale else None,
         "bins": [
             {
                 "images": len(rows),

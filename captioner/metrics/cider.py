@@ -4,14 +4,17 @@ import numpy as np
 
 from captioner.metrics.ngrams import MAX_ORDER, ReferenceNgrams
 
+_SIGMA = 6.0  # the width in tokens of CIDEr-D's penalty on the length
 
-class Cider:
-    """Plain CIDEr (Vedantam, Zitnick and Parikh, CVPR 2015): seldom what is reported.
 
-    The mean over 1 to 4 tokens of the cosine similarity of tf-idf weighted n-grams
-    with each reference, times 10. It is what the authors' own `pyciderevalcap.cider`
-    computes: the factor is that of the released code, which also does without the
-    stemming of the paper. What papers and `pycocoevalcap` call CIDEr is `CiderD`.
+class CiderD:
+    """CIDEr-D (Vedantam, Zitnick and Parikh, CVPR 2015).
+
+    This is the figure that papers and `pycocoevalcap` call "CIDEr". The paper
+    defines two: plain CIDEr, the mean cosine similarity of tf-idf weighted n-grams,
+    and CIDEr-D, which clips repeated n-grams and adds a Gaussian penalty on the
+    difference in length, so that it is harder to game. `pycocoevalcap`'s `Cider`
+    computes the second one, and so does this class.
 
     An n-gram weighs the more the fewer images have it in any of their references;
     the references given are the corpus on which this is counted, so a score depends
@@ -25,7 +28,7 @@ class Cider:
     Example:
 
     >>> references = [[["a", "dog"]], [["two", "cats"]]]
-    >>> Cider(references).score_each([["a", "dog"], ["a", "dog"]]).tolist()
+    >>> CiderD(references).score_each([["a", "dog"], ["a", "dog"]]).tolist()
     [5.0, 0.0]
     """
 
@@ -59,15 +62,27 @@ class Cider:
 
         >>> cider_d = CiderD([[["a", "dog"]], [["two", "cats"]]])
         >>> cider_d.score_each([["cats"], ["two", "cats"]], images=[1, 1]).round(2)
-        array([2.47, 5.  ])
+        array([1.74, 5.  ])
         """
+        return self.score_both(candidates, images)[1]
+
+    def score(self, candidates):
+        """Returns the mean of `score_each()`, a float in 0..10."""
+        return float(self.score_each(candidates).mean())
+
+    def score_both(self, candidates, images=None):
+        """Plain CIDEr and CIDEr-D of each candidate, which take hardly longer than
+        one of them: two float arrays (C,). Takes and raises what `score_each` does."""
         ngrams = self._ngrams
         counts = ngrams.count(candidates)
-        images = np.arange(ngrams.num_images) if images is None else np.asarray(images)
+        images = np.asarray(
+            range(ngrams.num_images) if images is None else images, dtype=int
+        )
         if images.shape != counts.lengths.shape:
             raise ValueError(
                 "Each candidate must have its image. "
-                f"Received: {counts.lengths.size} candidates of {len(images)} images"
+                f"Received: {counts.lengths.size} candidates, images of shape "
+                f"{images.shape}"
             )
         if images.size and not 0 <= images.min() <= images.max() < ngrams.num_images:
             raise ValueError(
@@ -81,6 +96,7 @@ class Cider:
         candidate = np.repeat(np.arange(images.size), num_pairs)
         within = np.arange(candidate.size) - first_pair[candidate]
         reference = ngrams.first_reference[images][candidate] + within
+        scale = norms[candidate] * self._norms[reference]
         # The n-grams that both have, each with its two weights.
         rows, places = ngrams.join(counts, images)
         index, reference_rows = ngrams.spread(places)
@@ -88,22 +104,29 @@ class Cider:
         of = counts.caption[rows]
         pair = first_pair[of] + ngrams.counts.caption[reference_rows]
         pair -= ngrams.first_reference[images[of]]
-        products = np.bincount(
-            pair * MAX_ORDER + counts.order[rows],
-            self._product(weights[rows], self._weights[reference_rows]),
-            candidate.size * MAX_ORDER,
-        ).reshape(-1, MAX_ORDER)
-        scale = norms[candidate] * self._norms[reference]
-        cosines = np.divide(products, scale, np.zeros_like(products), where=scale > 0)
-        similarity = cosines.sum(axis=1) * self._penalty(
-            counts.lengths[candidate], ngrams.counts.lengths[reference]
-        )
-        totals = np.bincount(candidate, similarity, images.size)
-        return 10.0 * totals / (MAX_ORDER * num_pairs)
+        pair_and_order = pair * MAX_ORDER + counts.order[rows]
+        weights, reference_weights = weights[rows], self._weights[reference_rows]
 
-    def score(self, candidates):
-        """Returns the mean of `score_each()`, a float in 0..10."""
-        return float(self.score_each(candidates).mean())
+        def cosines(weights):
+            products = np.zeros(scale.shape)
+            products += np.bincount(
+                pair_and_order, weights * reference_weights, scale.size
+            ).reshape(scale.shape)
+            np.divide(products, scale, products, where=scale > 0)
+            return products.sum(axis=1)
+
+        # The original takes the number of bigrams for the length.
+        length = np.maximum(counts.lengths[candidate] - 1, 0)
+        delta = length - np.maximum(ngrams.counts.lengths[reference] - 1, 0)
+        penalty = np.exp(-(delta**2) / (2 * _SIGMA**2))
+        plain = cosines(weights)
+        clipped = cosines(np.minimum(weights, reference_weights)) * penalty
+        return tuple(
+            10.0
+            * np.bincount(candidate, similarity, images.size)
+            / (MAX_ORDER * num_pairs)
+            for similarity in (plain, clipped)
+        )
 
     def _weigh(self, counts):
         """tf-idf weights (R,) of n-grams, and their norms (C, 4) for each order."""
@@ -115,40 +138,22 @@ class Cider:
         )
         return weights, np.sqrt(squares).reshape(-1, MAX_ORDER)
 
-    def _product(self, weights, reference_weights):
-        return weights * reference_weights
 
-    def _penalty(self, lengths, reference_lengths):
-        return 1.0
+class Cider(CiderD):
+    """Plain CIDEr of the same paper, which is seldom what is reported.
 
-
-class CiderD(Cider):
-    """CIDEr-D (Vedantam, Zitnick and Parikh, CVPR 2015).
-
-    This is the figure that papers and `pycocoevalcap` call "CIDEr". The paper
-    defines two: plain CIDEr, and CIDEr-D, which clips repeated n-grams and adds a
-    Gaussian penalty on the difference in length, so that it is harder to game.
-    `pycocoevalcap`'s `Cider` computes the second one, and so does this class.
-
-    Args:
-        references: as for `Cider`.
-        sigma: float, the width in tokens of the length penalty.
+    The mean over 1 to 4 tokens of the cosine similarity of tf-idf weighted n-grams
+    with each reference, times 10. It is what the authors' own `pyciderevalcap.cider`
+    computes: the factor is that of the released code, which also does without the
+    stemming of the paper. Made and used like `CiderD`.
 
     Example:
 
     >>> references = [[["a", "dog"]], [["two", "cats"]]]
-    >>> CiderD(references).score_each([["a", "dog"], ["a", "dog"]]).tolist()
-    [5.0, 0.0]
+    >>> Cider(references).score_each([["a", "a", "dog"], ["cats"]]).round(2).tolist()
+    [4.14, 1.77]
     """
 
-    def __init__(self, references, sigma=6.0):
-        super().__init__(references)
-        self.sigma = sigma
-
-    def _product(self, weights, reference_weights):
-        return np.minimum(weights, reference_weights) * reference_weights
-
-    def _penalty(self, lengths, reference_lengths):
-        # The original takes the number of bigrams for the length.
-        delta = np.maximum(lengths - 1, 0) - np.maximum(reference_lengths - 1, 0)
-        return np.exp(-(delta**2) / (2 * self.sigma**2))
+    def score_each(self, candidates, images=None):
+        """As `CiderD.score_each`."""
+        return self.score_both(candidates, images)[0]

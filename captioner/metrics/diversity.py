@@ -67,10 +67,10 @@ def self_bleu(captions):
         captions: list of lists of str tokens.
 
     Returns:
-        A float in 0..1; nan for fewer than two captions.
+        A float in 0..1; None for fewer than two captions.
     """
     if len(captions) < 2:
-        return np.nan
+        return None
     counted = [
         Counter(
             tuple(tokens[start : start + order])

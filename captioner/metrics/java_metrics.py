@@ -46,7 +46,7 @@ def _package_folder(name, *files):
     folder = pathlib.Path(package.submodule_search_locations[0], name)
     for file in files:
         if not (folder / file).is_file():
-            raise JavaMetricError(f"{file} is not in {folder}")
+            raise JavaMetricError(f"there is no {folder / file}")
     return folder
 
 
@@ -129,9 +129,7 @@ class Meteor:
         recall = share(
             reference_content, reference_functions, reference_length, reference_function
         )
-        mean = _divide(
-            precision * recall, (1 - _ALPHA) * recall + _ALPHA * precision
-        )
+        mean = _divide(precision * recall, (1 - _ALPHA) * recall + _ALPHA * precision)
         chunks, aligned, reference_aligned = np.moveaxis(statistics[..., 20:], -1, 0)
         fragments = _divide(chunks, (aligned + reference_aligned) / 2)
         return mean * (1 - _GAMMA * fragments**_BETA)

@@ -5,14 +5,15 @@ by binary search and joined with the references of their image in a few NumPy ca
 without a Python loop over words.
 """
 
+import collections
 import dataclasses
 import itertools
 
 import numpy as np
 
 MAX_ORDER = 4
-# An n-gram is looked up as (number of its first n - 1 tokens) * _RADIX + token.
-_RADIX = 2**31
+# An n-gram is looked up as the number of its first n - 1 tokens, and its last token.
+_TOKEN_BITS = 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +68,27 @@ class ReferenceNgrams:
         lengths, caption, ngram = self._number(
             list(itertools.chain.from_iterable(references)), learn=True
         )
-        # All numbers are below this; not every one is an n-gram.
+        # Not every number is that of an n-gram.
         self.num_ngrams = int(ngram.max(initial=-1)) + 1
+        self._bits = self.num_ngrams.bit_length()
         # Sorted by image, n-gram and reference: what an image has stands together.
-        most = int(self.num_references.max(initial=1))
+        # Shifts, since divisions of whole arrays take longer than all else here.
+        bits = int(self.num_references.max(initial=1)).bit_length()
         within = caption - self.first_reference[image[caption]]
-        keys, count = np.unique(
-            self._key(image[caption], ngram) * most + within, return_counts=True
-        )
-        keys, within = np.divmod(keys, most)
-        images, ngram = np.divmod(keys, max(self.num_ngrams, 1))
+        rows = self._key(image[caption], ngram)
+        rows <<= bits
+        rows |= within
+        rows, count = _sort_and_count(rows)
+        keys, within = rows >> bits, rows & (1 << bits) - 1
+        ngram = keys & (1 << self._bits) - 1
         self.counts = NgramCounts(
             lengths,
-            self.first_reference[images] + within,
+            self.first_reference[keys >> self._bits] + within,
             ngram,
             ngram % MAX_ORDER,
             count,
         )
-        self._starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._starts = _starts(keys)
         self._ends = np.append(self._starts[1:], keys.size)
         self._keys = keys[self._starts]
 
@@ -95,7 +99,7 @@ class ReferenceNgrams:
 
     def document_frequencies(self):
         """int (num_ngrams,): in the references of how many images each n-gram is."""
-        ngram = self._keys % max(self.num_ngrams, 1)
+        ngram = self._keys & (1 << self._bits) - 1
         return np.bincount(ngram, minlength=self.num_ngrams)
 
     def largest_counts(self):
@@ -117,10 +121,10 @@ class ReferenceNgrams:
         if isinstance(candidates, NgramCounts):
             return candidates
         lengths, caption, ngram = self._number(candidates, learn=False)
-        radix = int(ngram.max(initial=0)) + 1
-        keys, count = np.unique(caption * radix + ngram, return_counts=True)
-        caption, ngram = np.divmod(keys, radix)
-        return NgramCounts(lengths, caption, ngram, ngram % MAX_ORDER, count)
+        bits = int(ngram.max(initial=0)).bit_length()
+        keys, count = _sort_and_count(caption << bits | ngram)
+        ngram = keys & (1 << bits) - 1
+        return NgramCounts(lengths, keys >> bits, ngram, ngram % MAX_ORDER, count)
 
     def join(self, counts, images):
         """Finds the n-grams that candidates share with the references of an image.
@@ -154,13 +158,17 @@ class ReferenceNgrams:
         return index, self._starts[places][index] + within
 
     def _key(self, images, ngrams):
-        return images * self.num_ngrams + ngrams
+        keys = images << self._bits
+        keys |= ngrams
+        return keys
 
     def _number(self, captions, learn):
         """The length of each caption; and for each n-gram, as often as it occurs,
         its caption and its number."""
         lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-        tokens = self._token_numbers(list(itertools.chain.from_iterable(captions)), learn)
+        tokens = self._token_numbers(
+            list(itertools.chain.from_iterable(captions)), learn
+        )
         # At each token: its caption, and how many tokens come from here to its end.
         caption = np.repeat(np.arange(lengths.size), lengths)
         left = np.repeat(np.cumsum(lengths), lengths) - np.arange(tokens.size)
@@ -168,7 +176,7 @@ class ReferenceNgrams:
         captions_of, ngrams = [caption], [tokens * MAX_ORDER]
         for order in range(1, MAX_ORDER):
             begins = np.flatnonzero(left > order)
-            keys = number[begins] * _RADIX + tokens[begins + order]
+            keys = number[begins] << _TOKEN_BITS | tokens[begins + order]
             if learn:
                 table, found = np.unique(keys, return_inverse=True)
                 self._tables.append(table)
@@ -185,12 +193,30 @@ class ReferenceNgrams:
 
     def _token_numbers(self, tokens, learn):
         ids = self._token_ids
-        if learn:
-            ids.update(zip(dict.fromkeys(tokens), itertools.count()))
-        elif not ids.keys() >= set(tokens):
+        if learn:  # whatever is looked up gets the next number
+            ids = collections.defaultdict(itertools.count().__next__)
+            numbers = np.fromiter(map(ids.__getitem__, tokens), np.int64, len(tokens))
+            self._token_ids = dict(ids)
+            return numbers
+        if not ids.keys() >= set(tokens):
             unknown = [token for token in dict.fromkeys(tokens) if token not in ids]
             ids = {**ids, **dict(zip(unknown, itertools.count(len(ids))))}
         return np.fromiter(map(ids.__getitem__, tokens), np.int64, len(tokens))
+
+
+def _starts(values):
+    """Where in a sorted array each new value begins."""
+    new = np.ones(values.size, bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return np.flatnonzero(new)
+
+
+def _sort_and_count(values):
+    """The different values, rising, and how often each occurs; `np.unique` copies
+    more on the way. Sorts `values` in place."""
+    values.sort()
+    starts = _starts(values)
+    return values[starts], np.diff(starts, append=values.size)
 
 
 def _find(table, keys):
