@@ -1,6 +1,5 @@
 """Score captions on a dataset's split: `captioner evaluate`."""
 
-import collections
 import dataclasses
 import importlib.metadata
 import pathlib
@@ -24,7 +23,7 @@ from captioner.metrics import (
     ptb_tokenize,
     self_bleu,
 )
-from captioner.predictions import ImageNames, Predictions, read_predictions
+from captioner.predictions import Predictions, match_predictions, read_predictions
 from captioner.progress import progress_bar
 
 PREDICTIONS_FILE = "predictions.json"
@@ -172,7 +171,7 @@ def evaluate(
     examples = list(data.examples(split))
     # All that can be refused is refused before the work.
     sources = [
-        _open(source, sampler, data, split, examples)
+        _open(source, sampler, data, split)
         for source in (preset, compare_with)
         if source is not None
     ]
@@ -282,7 +281,7 @@ def evaluate(
     return evaluation
 
 
-def _open(source, sampler, data, split, examples):
+def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
     if not isinstance(source, ImageCaptioner):
         try:
@@ -290,85 +289,8 @@ def _open(source, sampler, data, split, examples):
         except presets.PresetError:
             if not pathlib.Path(source).exists():
                 raise
-            return _match(read_predictions(source), data, split, examples)
+            return match_predictions(read_predictions(source), data, split)
     return ImageCaptioner.from_preset(source, sampler)
-
-
-def _match(predictions, data, split, examples):
-    """Predictions by the ids of a split; see `evaluate` for what is refused."""
-    ids = {example["image/id"] for example in examples}
-    given = [*predictions.captions, *predictions.errors]
-    names, out_of_dataset = None, {}
-    if not predictions.have_suffix or not ids.issuperset(given):
-        everything = [e for s in data.splits for e in data.examples(s)]
-        names = ImageNames(everything, predictions.have_suffix)
-        for what, reason in data.summary().left_out:
-            out_of_dataset.setdefault(what, reason)
-        absent = ImageNames(
-            [{"image/id": what, "image": what} for what in out_of_dataset],
-            predictions.have_suffix,
-        )
-    found, unknown = {}, []
-    not_scored, by_file_name = collections.Counter(), 0
-    for name in given:
-        try:
-            image_id = name if names is None else names.find(name)
-        except ValueError as error:
-            raise ValueError(f"{predictions.source}: {error}") from error
-        if image_id is None:
-            reason = out_of_dataset.get(absent.find(name))
-            if reason is None:
-                unknown.append(name)
-            else:
-                not_scored[reason] += 1
-        elif image_id not in ids:
-            not_scored["of another split"] += 1
-        elif image_id in found:
-            raise ValueError(
-                f"{predictions.source}: two predictions for the image {image_id!r}. "
-                f"Received: {found[image_id]} and {name}"
-            )
-        else:
-            found[image_id] = name
-            by_file_name += name != image_id
-    if not found:
-        raise ValueError(
-            f"{predictions.source}: none of its predictions is of an image of the "
-            f"{split} split of {data.name}. Received: {name_ids(given)}"
-        )
-    if unknown:
-        raise ValueError(
-            f"{predictions.source}: predictions of images that are not in {data.name}: "
-            + name_ids(unknown)
-        )
-    missing = [e["image/id"] for e in examples if e["image/id"] not in found]
-    if missing:
-        raise ValueError(
-            f"{predictions.source}: no prediction for {len(missing)} of the "
-            f"{len(examples)} images of the {split} split: {name_ids(missing)}"
-        )
-    notes = dict(predictions.notes)
-    if by_file_name:
-        notes["by_file_name"] = by_file_name
-    if not_scored:
-        notes["not_scored"] = ", ".join(f"{n} {why}" for why, n in not_scored.items())
-    return dataclasses.replace(
-        predictions,
-        **{
-            field: {
-                image_id: values[name]
-                for image_id, name in found.items()
-                if name in (values := getattr(predictions, field))
-            }
-            for field in ("captions", "scores")
-        },
-        errors={
-            image_id: f"{image_id}: {predictions.errors[name]}"
-            for image_id, name in found.items()
-            if name in predictions.errors
-        },
-        notes=notes,
-    )
 
 
 def _caption(captioner, examples, split, batch_size):

@@ -1,5 +1,6 @@
 """Captions that some captioner wrote, read from a file, for `captioner evaluate`."""
 
+import collections
 import csv
 import dataclasses
 import io
@@ -12,6 +13,7 @@ import stat
 from collections.abc import Mapping
 
 from captioner.datasets.dataset_builder import FolderListing
+from captioner.metrics import name_ids
 
 _MAX_BYTES = 2**30
 _MAX_HEADER = 10_000  # a file without line ends is no table
@@ -269,49 +271,124 @@ _READERS = {
 }
 
 
-class ImageNames:
-    """Finds the image of a dataset that an id or a path stands for.
+def match_predictions(predictions, data, split):
+    """Finds the image of a dataset that each prediction is of.
 
     An id stands for the image with that id. What is no id stands for the image whose
     id or file ends as it does: the longest common end counts, of whole names, the
     file name at least. So "photos/1.jpg" is the image "1.jpg", where there is but one.
+    Predictions for images of other splits, or for what the dataset left out (as an
+    image without captions), are counted in `notes` and go no further.
 
     Args:
-        examples: examples of a dataset.
-        have_suffix: False to compare names without their suffix (".jpg").
-    """
+        predictions: `Predictions`.
+        data: `CaptionDataset`.
+        split: str, one of its splits.
 
-    def __init__(self, examples, have_suffix=True):
-        self._ids = set()
-        self._by_end = {}
-        for example in examples:
-            image_id, image = example["image/id"], example["image"]
-            self._ids.add(image_id)
-            names = {image_id, image} if isinstance(image, str) else {image_id}
-            for end in {e for name in names for e in _ends(name, have_suffix)}:
+    Returns:
+        `Predictions` by the ids of the split, one for each of its images.
+
+    Raises:
+        ValueError: none is of the split, one is of no image of the dataset or could be
+            of several, two are of the same image, or an image has none.
+    """
+    source = predictions.source
+    examples = data.examples(split)
+    ids = [example["image/id"] for example in examples]
+    known = set(ids)
+    given = [*predictions.captions, *predictions.errors]
+    if predictions.have_suffix and known.issuperset(given):
+        names, absent = None, {}
+    else:
+        names = _ImageNames(predictions.have_suffix)
+        for other_split in data.splits:
+            for example in data.examples(other_split):
+                names.add(example["image/id"], example["image"])
+        absent = dict(data.summary().left_out)
+        for what in absent:
+            names.add(what, what)
+    found, unknown, not_scored, by_file_name = {}, [], collections.Counter(), 0
+    for name in given:
+        try:
+            image_id = name if names is None else names.find(name)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        if image_id in found:
+            raise ValueError(
+                f"{source}: two predictions for the image {image_id!r}. "
+                f"Received: {found[image_id]!r} and {name!r}"
+            )
+        if image_id is None:
+            unknown.append(name)
+        elif image_id in known:
+            found[image_id] = name
+            by_file_name += name != image_id
+        else:
+            not_scored[absent.get(image_id, "of another split")] += 1
+    if not found:
+        raise ValueError(
+            f"{source}: no prediction is of an image of the {split} split of "
+            f"{data.name}. Received: {name_ids(given)}"
+        )
+    if unknown:
+        raise ValueError(
+            f"{source}: predictions of images that are not in {data.name}: "
+            + name_ids(unknown)
+        )
+    missing = [image_id for image_id in ids if image_id not in found]
+    if missing:
+        raise ValueError(
+            f"{source}: of the {len(ids)} images of the {split} split there is no "
+            f"prediction for {name_ids(missing)}"
+        )
+    notes = dict(predictions.notes)
+    if by_file_name:
+        notes["by_file_name"] = by_file_name
+    if not_scored:
+        notes["not_scored"] = ", ".join(f"{n} {why}" for why, n in not_scored.items())
+
+    def by_id(values):
+        return {i: values[name] for i, name in found.items() if name in values}
+
+    return Predictions(
+        source,
+        by_id(predictions.captions),
+        by_id(predictions.scores),
+        {i: f"{i}: {error}" for i, error in by_id(predictions.errors).items()},
+        notes,
+    )
+
+
+class _ImageNames:
+    """Images by their ids, and by the ends of their paths."""
+
+    def __init__(self, have_suffix):
+        self.have_suffix = have_suffix
+        self.ids = set()
+        self.by_end = {}
+
+    def add(self, image_id, image):
+        self.ids.add(image_id)
+        paths = {image_id, image} if isinstance(image, str) else {image_id}
+        for path in paths:
+            if not self.have_suffix:
+                path = os.path.splitext(path)[0]
+            for end in _ends(path):
                 # None where several images end so.
-                other = self._by_end.setdefault(end, image_id)
-                self._by_end[end] = image_id if other == image_id else None
+                if self.by_end.setdefault(end, image_id) != image_id:
+                    self.by_end[end] = None
 
     def find(self, name):
-        """The id of an image, or None.
-
-        Raises:
-            ValueError: several images are called so.
-        """
-        if name in self._ids:
+        """The id of an image, or None if there is no such image."""
+        if name in self.ids:
             return name
-        for end in _ends(name):
-            if end in self._by_end:
-                if self._by_end[end] is None:
-                    raise ValueError(f"Several images are called {end!r}.")
-                return self._by_end[end]
-        return None
+        end = next((end for end in _ends(name) if end in self.by_end), None)
+        if end is not None and self.by_end[end] is None:
+            raise ValueError(f"several images are called {end!r}. Received: {name!r}")
+        return self.by_end.get(end)
 
 
-def _ends(name, have_suffix=True):
+def _ends(path):
     """'a/b/c.jpg' -> 'a/b/c.jpg', 'b/c.jpg', 'c.jpg'."""
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-    if parts and not have_suffix:
-        parts[-1] = os.path.splitext(parts[-1])[0]
+    parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
     return ["/".join(parts[start:]) for start in range(len(parts))]

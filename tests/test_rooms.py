@@ -154,7 +154,9 @@ def declared(repository):
     config = configparser.ConfigParser()
     config.read(repository / "setup.cfg", encoding="utf-8")
     extras = config["options.extras_require"]
-    optional = (distributions(extras[name]) for name in ("tfds", "notebook", "convert"))
+    optional = (
+        distributions(extras[name]) for name in ("tfds", "java", "notebook", "convert")
+    )
     return distributions(config["options"]["install_requires"]), set().union(*optional)
 
 

@@ -1,7 +1,7 @@
 """METEOR 1.5 and SPICE, which are Java programs: run where they are, else said so.
 
-Both come with `pip install pycocoevalcap`, and SPICE needs the Stanford CoreNLP models
-besides. Nothing here downloads anything.
+Both come with `pip install captioner[java]`, and SPICE needs the Stanford CoreNLP
+models besides. Nothing here downloads anything.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ def _package_folder(name, *files):
     java_version()
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None:
-        raise JavaMetricError("`pip install pycocoevalcap` brings it")
+        raise JavaMetricError("`pip install captioner[java]` brings it")
     folder = pathlib.Path(package.submodule_search_locations[0], name)
     for file in files:
         if not (folder / file).is_file():
