@@ -332,9 +332,10 @@ body { margin: 0 auto; padding: 1rem; max-width: 76rem; color: var(--text);
 h1 { font-size: 1.4rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; }
-th, td { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top;
+th, td { text-align: left; padding: .2rem .7rem .2rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 th { font-weight: 600; } .wide th, .wide td { white-space: nowrap; }
+.wide thead th { white-space: normal; }
 details th, details td { white-space: normal; overflow-wrap: anywhere; }
 .pair { display: flex; flex-wrap: wrap; gap: 0 2rem; }
 .pair figure { flex: 1 1 20rem; }
