@@ -23,6 +23,7 @@ from captioner.metrics import (
     ptb_tokenize,
     self_bleu,
 )
+from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
 from captioner.predictions import Predictions, match_predictions, read_predictions
 from captioner.progress import progress_bar
 
@@ -232,6 +233,9 @@ def evaluate(
             image_id: {"caption": text, "cider": cider}
             for (image_id, text), cider in zip(other.items(), ciders)
         }
+    oracle = None
+    if any(len(texts) > 1 for texts in several.values()):
+        oracle = scorer.score(scorer.best_of(several))
     resampled = bootstrap(statistics, scorer.from_statistics)
     scores = scorer.from_statistics(statistics.sum(axis=0))
     rows = zip(*(v.tolist() for v in scorer.from_statistics(statistics).values()))
@@ -265,11 +269,7 @@ def evaluate(
         caption_scores=caption_scores,
         diversity=_diversity(several, data, split),
         calibration=_calibration(caption_scores, scores_each),
-        oracle=(
-            scorer.score(scorer.best_of(several))
-            if any(len(texts) > 1 for texts in several.values())
-            else None
-        ),
+        oracle=oracle,
         comparison=comparison,
         other_captions=other_captions,
         left_out=left_out,
@@ -323,7 +323,7 @@ def _metric_versions(scorer, java_metrics):
         "tokenizer": "Penn Treebank, lower case, no punctuation, as pycocoevalcap 1.2",
         "metrics": f"captioner {importlib.metadata.version('captioner')}, equal to "
         "pycocoevalcap 1.2; cider is CIDEr-D",
-        "intervals": "95 %, 1000 bootstrap resamples of the images",
+        "intervals": f"{LEVEL:.0%}, {NUM_RESAMPLES} bootstrap resamples of the images",
     }
     for name, version in (("meteor", "METEOR 1.5"), ("spice", "SPICE 1.0")):
         if not java_metrics:

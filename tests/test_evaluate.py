@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -441,6 +443,29 @@ def test_numbers_stay_numbers_for_the_tools_of_coco(tmp_path):
     (tmp_path / "paths.json").write_text(json.dumps(paths))
     found = captioner.evaluate(tmp_path / "paths.json", file)
     assert set(found.captions) == {"9", "391895"}
+
+
+def test_a_file_name_need_not_be_text(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in (b"caf\xe9", "日本".encode()):
+        name = os.fsdecode(name)
+        shutil.copy(SAMPLES / "kitten.jpg", photos / f"{name}.jpg")
+        (photos / f"{name}.txt").write_text("a kitten")
+    data = load_dataset(f"txt:{photos}", split_fractions=(0, 1, 0))
+    ids = {example["image/id"] for example in data.examples("dev")}
+    assert "caf\udce9.jpg" in ids
+    rows = [{"image_id": image_id, "caption": "a cat"} for image_id in ids]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        room = sys.modules["captioner.evaluate"]  # the name is the function's
+        patch.setattr(room, "load_dataset", lambda _: data)
+        output = tmp_path / "out"
+        captioner.evaluate(tmp_path / "a.json", "photos", output=output)
+        found = captioner.evaluate(output / "predictions.json", "photos")
+    assert set(found.captions) == ids
+    assert "日本.jpg" in (output / "predictions.json").read_text("utf-8")
+    assert "日本.jpg" in (output / "report.html").read_text("utf-8")
 
 
 def test_bad_predictions_are_one_line_for_the_command(tmp_path):
