@@ -220,59 +220,26 @@ def evaluate(
         _write_references(output / REFERENCES_FILE, references)
 
     scorer = CaptionScorer(references, java_metrics)
-    several = {image_id: written[0].captions[image_id] for image_id in references}
-    captions = {image_id: texts[0] for image_id, texts in several.items()}
-    statistics = scorer.statistics(captions)
-    comparison = other_captions = None
-    if compare_with is not None:
-        other = {image_id: written[1].captions[image_id][0] for image_id in references}
-        theirs = scorer.statistics(other)
-        comparison = compare(statistics, theirs, scorer.from_statistics)
-        ciders = scorer.from_statistics(theirs)["cider"].tolist()
-        other_captions = {
-            image_id: {"caption": text, "cider": cider}
-            for (image_id, text), cider in zip(other.items(), ciders)
-        }
-    oracle = None
-    if any(len(texts) > 1 for texts in several.values()):
-        oracle = scorer.score(scorer.best_of(several))
-    resampled = bootstrap(statistics, scorer.from_statistics)
-    scores = scorer.from_statistics(statistics.sum(axis=0))
-    rows = zip(*(v.tolist() for v in scorer.from_statistics(statistics).values()))
-    scores_each = {i: dict(zip(scores, row)) for i, row in zip(references, rows)}
-    caption_scores = {i: s for i, s in written[0].scores.items() if i in references}
-    protocol = {
-        "preset" if isinstance(sources[0], ImageCaptioner) else "predictions": (
-            "in memory" if isinstance(preset, ImageCaptioner) else str(preset)
-        ),
-        "dataset": str(dataset),
-        "split": split,
-        "images": len(references),
-        "left_out": len(left_out),
-        "without_references": len(without_references),
-        "references": sum(map(len, references.values())),
-        **written[0].notes,
-    }
-    if compare_with is not None:
-        protocol["compare_with"] = (
-            "in memory"
-            if isinstance(compare_with, ImageCaptioner)
-            else str(compare_with)
-        )
-        protocol |= {f"other_{name}": n for name, n in written[1].notes.items()}
+    found = _score(scorer, written, references)
     evaluation = Evaluation(
-        protocol={**protocol, **_metric_versions(scorer, java_metrics)},
-        scores={name: float(value) for name, value in scores.items()},
-        intervals={name: interval(values) for name, values in resampled.items()},
-        scores_each=scores_each,
-        captions=captions,
-        caption_scores=caption_scores,
-        diversity=_diversity(several, data, split),
-        calibration=_calibration(caption_scores, scores_each),
-        oracle=oracle,
-        comparison=comparison,
-        other_captions=other_captions,
+        protocol={
+            "predictions" if isinstance(sources[0], Predictions) else "preset": (
+                _name(preset)
+            ),
+            "dataset": str(dataset),
+            "split": split,
+            "images": len(references),
+            "left_out": len(left_out),
+            "without_references": len(without_references),
+            "references": sum(map(len, references.values())),
+            **written[0].notes,
+            **({} if compare_with is None else {"compare_with": _name(compare_with)}),
+            **{f"other_{key}": n for p in written[1:] for key, n in p.notes.items()},
+            **_metric_versions(scorer, java_metrics),
+        },
+        diversity=_diversity(written[0], references, data, split),
         left_out=left_out,
+        **found,
     )
     if output is not None:
         presets.write_json(output / SCORES_FILE, _scores_json(evaluation))
@@ -281,13 +248,18 @@ def evaluate(
     return evaluation
 
 
+def _name(source):
+    return "in memory" if isinstance(source, ImageCaptioner) else str(source)
+
+
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
     if not isinstance(source, ImageCaptioner):
         try:
             presets.find_preset(source)
         except presets.PresetError:
-            if not pathlib.Path(source).exists():
+            path = pathlib.Path(source)
+            if not path.exists() or (path / presets.WEIGHTS_FILE).exists():
                 raise
             return match_predictions(read_predictions(source), data, split)
     return ImageCaptioner.from_preset(source, sampler)
@@ -317,6 +289,48 @@ def _caption(captioner, examples, split, batch_size):
     return Predictions(split, captions, scores, errors, notes)
 
 
+def _score(scorer, written, references):
+    """The fields of an `Evaluation` that are scores."""
+    several = {image_id: written[0].captions[image_id] for image_id in references}
+    captions = {image_id: texts[0] for image_id, texts in several.items()}
+    statistics = scorer.statistics(captions)
+    other_captions = comparison = oracle = calibrated = None
+    if len(written) > 1:
+        other_captions = {i: written[1].captions[i][0] for i in references}
+        other_statistics = scorer.statistics(other_captions)
+    if any(len(texts) > 1 for texts in several.values()):
+        oracle = scorer.score(scorer.best_of(several))
+    # What Java failed at is now known, and missing from all.
+    if other_captions:
+        comparison = compare(statistics, other_statistics, scorer.from_statistics)
+        ciders = scorer.from_statistics(other_statistics)["cider"].tolist()
+        other_captions = {
+            image_id: {"caption": text, "cider": cider}
+            for (image_id, text), cider in zip(other_captions.items(), ciders)
+        }
+    resampled = bootstrap(statistics, scorer.from_statistics)
+    scores = scorer.from_statistics(statistics.sum(axis=0))
+    each = scorer.from_statistics(statistics)
+    rows = zip(*(values.tolist() for values in each.values()))
+    caption_scores = {i: s for i, s in written[0].scores.items() if i in references}
+    if caption_scores:
+        quality = dict(zip(references, each["cider"].tolist()))
+        calibrated = calibration(
+            list(caption_scores.values()), [quality[i] for i in caption_scores]
+        )
+    return {
+        "scores": {name: float(value) for name, value in scores.items()},
+        "intervals": {name: interval(values) for name, values in resampled.items()},
+        "scores_each": {i: dict(zip(each, row)) for i, row in zip(references, rows)},
+        "captions": captions,
+        "caption_scores": caption_scores,
+        "calibration": calibrated,
+        "oracle": oracle,
+        "comparison": comparison,
+        "other_captions": other_captions,
+    }
+
+
 def _metric_versions(scorer, java_metrics):
     """With what the scores are computed, and why some are not."""
     versions = {
@@ -335,8 +349,11 @@ def _metric_versions(scorer, java_metrics):
     return versions
 
 
-def _diversity(several, data, split):
-    tokens = [[ptb_tokenize(text) for text in texts] for texts in several.values()]
+def _diversity(predictions, references, data, split):
+    tokens = [
+        [ptb_tokenize(text) for text in predictions.captions[image_id]]
+        for image_id in references
+    ]
     training = None
     if "train" in data.splits and split != "train":
         training = [
@@ -349,13 +366,6 @@ def _diversity(several, data, split):
     if n_best:
         found["n_best_self_bleu_4"] = sum(map(self_bleu, n_best)) / len(n_best)
     return found
-
-
-def _calibration(caption_scores, scores_each):
-    if not caption_scores:
-        return None
-    quality = [scores_each[image_id]["cider"] for image_id in caption_scores]
-    return calibration(list(caption_scores.values()), quality)
 
 
 def _scores_json(evaluation):

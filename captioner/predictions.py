@@ -17,10 +17,11 @@ from captioner.metrics import name_ids
 
 _MAX_BYTES = 2**30
 _MAX_HEADER = 10_000  # a file without line ends is no table
-_ID_NAMES = ("image_id", "image", "path", "file_name", "filename", "file")
+_ID_NAMES = "image_id image path file_name filename file image_name".split()
 # What captioners write around a caption: none of it is a word that they chose.
 _START = re.compile(
-    r"\s*(?:<(?:start|bos|s|sos)>|<\|startoftext\|>|\[(?:cls|start|bos)\]|startseq\b)",
+    r"\A\s*(?:<(?:start|bos|s|sos)>|<\|startoftext\|>|\[(?:cls|start|bos)\]"
+    r"|startseq\b)",
     re.IGNORECASE,
 )
 _END = re.compile(
@@ -64,8 +65,7 @@ def read_predictions(path):
     text or a whole number. Its caption is `caption`, or in JSON `captions`, a list with
     the best first. It may have a `score`, and an `error` instead of a caption, as
     `captioner caption` writes them. Start and end markers ("<s>", "<end>", "endseq",
-    ...) and what
-    follows an end are cut from captions.
+    ...) and what follows an end are cut from captions.
 
     Args:
         path: str or path.
@@ -118,7 +118,8 @@ def read_predictions(path):
         if score is not None:
             scores[image_id] = score
     if not places:
-        raise ValueError(f"{path} has no predictions.")
+        kind = " .txt files with" if path.is_dir() else ""
+        raise ValueError(f"{path} has no{kind} predictions.")
     notes = {"captions": "read from a file"}
     if num_stripped:
         notes["markers_cut"] = num_stripped
@@ -126,8 +127,7 @@ def read_predictions(path):
 
 
 def _strip_markers(text):
-    stripped = _START.sub("", text, count=1) if _START.match(text) else text
-    return _END.split(stripped, maxsplit=1)[0] if _END.search(stripped) else stripped
+    return _END.split(_START.sub("", text), maxsplit=1)[0]
 
 
 def _image_id(row, where):

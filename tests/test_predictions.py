@@ -179,7 +179,7 @@ def test_what_is_no_file_is_named(tmp_path):
         file.truncate(2**30 + 1)
     with pytest.raises(ValueError, match="huge.json is larger than"):
         read_predictions(tmp_path / "huge.json")
-    with pytest.raises(ValueError, match="no predictions"):
+    with pytest.raises(ValueError, match="no .txt files with predictions"):
         read_predictions(write(tmp_path / "folder" / "a.jpg", "").parent)
     (tmp_path / "latin.csv").write_bytes(b"image,caption\na.jpg,a caf\xe9\n")
     with pytest.raises(ValueError, match="line 2: a caption must be text"):

@@ -27,6 +27,7 @@ def bootstrap(statistics, from_statistics, num_resamples=NUM_RESAMPLES, seed=0):
 
     Example:
 
+    >>> from captioner.metrics import CaptionScorer
     >>> scorer = CaptionScorer({"1": ["A dog runs."], "2": ["Two cats."]})
     >>> statistics = scorer.statistics({"1": "a dog runs", "2": "a cat"})
     >>> resampled = bootstrap(statistics, scorer.from_statistics)
