@@ -318,8 +318,8 @@ def evaluate_command(ctx, preset, dataset, num_beams, length_penalty, **options)
     """Score a preset, or captions in a file, on a split of DATASET.
 
     PREDICTIONS are COCO results (.json), .jsonl, .csv or .tsv, or a folder of .txt
-    files; `captioner caption` writes the last three kinds. There must be one for each
-    image of the split.
+    files, as `captioner caption` writes them, with a caption for each image of the
+    split.
 
     \b
     Examples:

@@ -65,6 +65,7 @@ class ReferenceNgrams:
         self._token_ids = {}
         self._tables = []  # for each order from 2, the sorted keys of its n-grams
         image = np.repeat(np.arange(self.num_images), self.num_references)
+        within = np.arange(image.size) - self.first_reference[image]
         lengths, caption, ngram = self._number(
             list(itertools.chain.from_iterable(references)), learn=True
         )
@@ -74,10 +75,9 @@ class ReferenceNgrams:
         # Sorted by image, n-gram and reference: what an image has stands together.
         # Shifts, since divisions of whole arrays take longer than all else here.
         bits = int(self.num_references.max(initial=1)).bit_length()
-        within = caption - self.first_reference[image[caption]]
-        rows = self._key(image[caption], ngram)
-        rows <<= bits
-        rows |= within
+        rows = (image << self._bits + bits | within)[caption]
+        ngram <<= bits
+        rows |= ngram
         rows, count = _sort_and_count(rows)
         keys, within = rows >> bits, rows & (1 << bits) - 1
         ngram = keys & (1 << self._bits) - 1
@@ -138,7 +138,7 @@ class ReferenceNgrams:
             has, and where in `largest_counts()` they stand.
         """
         rows = np.flatnonzero(counts.ngram < self.num_ngrams)
-        keys = self._key(images[counts.caption[rows]], counts.ngram[rows])
+        keys = images[counts.caption[rows]] << self._bits | counts.ngram[rows]
         places, found = _find(self._keys, keys)
         return rows[found], places[found]
 
@@ -156,11 +156,6 @@ class ReferenceNgrams:
         index = np.repeat(np.arange(places.size), sizes)
         within = np.arange(index.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return index, self._starts[places][index] + within
-
-    def _key(self, images, ngrams):
-        keys = images << self._bits
-        keys |= ngrams
-        return keys
 
     def _number(self, captions, learn):
         """The length of each caption; and for each n-gram, as often as it occurs,
