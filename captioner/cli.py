@@ -329,12 +329,15 @@ def evaluate_command(ctx, preset, dataset, num_beams, length_penalty, **options)
       captioner evaluate run/preset coco:coco --compare-with other/predictions.json
     """
     _import_tensorflow()
-    from captioner.evaluate import evaluate
+    from captioner.evaluate import REPORT_FILE, evaluate
 
     evaluation = evaluate(
         preset, dataset, sampler=_sampler(preset, num_beams, length_penalty), **options
     )
     click.echo(evaluation)
+    if options["output"]:
+        report = os.path.join(options["output"], REPORT_FILE)
+        click.echo(f"report: {report}", err=True)
     ctx.exit(1 if evaluation.left_out else 0)
 
 
