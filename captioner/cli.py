@@ -314,7 +314,19 @@ def train_command(dataset, output, weights, **options):
     help="METEOR and SPICE, where Java and pycocoevalcap are.  [default: yes]",
 )
 @click.pass_context
-def evaluate_command(ctx, preset, dataset, num_beams, length_penalty, **options):
+def evaluate_command(
+    ctx,
+    preset,
+    dataset,
+    split,
+    compare_with,
+    num_beams,
+    length_penalty,
+    output,
+    overwrite,
+    batch_size,
+    java_metrics,
+):
     """Score a preset, or captions in a file, on a split of DATASET.
 
     PREDICTIONS are COCO results (.json), .jsonl, .csv or .tsv, or a folder of .txt
@@ -332,12 +344,19 @@ def evaluate_command(ctx, preset, dataset, num_beams, length_penalty, **options)
     from captioner.evaluate import REPORT_FILE, evaluate
 
     evaluation = evaluate(
-        preset, dataset, sampler=_sampler(preset, num_beams, length_penalty), **options
+        preset,
+        dataset,
+        split,
+        _sampler(preset, num_beams, length_penalty),
+        output,
+        overwrite,
+        batch_size,
+        compare_with,
+        java_metrics,
     )
     click.echo(evaluation)
-    if options["output"]:
-        report = os.path.join(options["output"], REPORT_FILE)
-        click.echo(f"report: {report}", err=True)
+    if output:
+        click.echo(f"report: {os.path.join(output, REPORT_FILE)}", err=True)
     ctx.exit(1 if evaluation.left_out else 0)
 
 
