@@ -78,7 +78,8 @@ class Evaluation:
     left_out: dict
 
     def __str__(self):
-        lines = [f"{name:<20}{value}" for name, value in self.protocol.items()]
+        width = max(20, *(len(name) + 2 for name in self.protocol))
+        lines = [f"{name:<{width}}{value}" for name, value in self.protocol.items()]
         lines += ["", f"{'':20}{'score':>8}   95 % interval"]
         for name, value in self.scores.items():
             low, high = self.intervals[name]
