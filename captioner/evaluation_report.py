@@ -53,6 +53,18 @@ def write_report(path, evaluation, references, images):
 
     Raises:
         OSError: the file cannot be written.
+
+    Example:
+
+    ```python
+    examples = captioner.load_dataset("scenes:64").examples("test")
+    write_report(
+        "report.html",
+        captioner.evaluate("run/preset", "scenes:64", split="test"),
+        {example["image/id"]: example["captions"] for example in examples},
+        {example["image/id"]: example["image"] for example in examples},
+    )
+    ```
     """
     page = _PAGE.format(
         title=_text(
@@ -63,7 +75,7 @@ def write_report(path, evaluation, references, images):
         script=_SCRIPT,
         protocol=_table(evaluation.protocol.items()),
         scores=_scores(evaluation),
-        plots=_plots(evaluation, references),
+        plots=_plots(evaluation),
         images=_images(evaluation, references, images),
     )
     path = pathlib.Path(path)
@@ -138,7 +150,7 @@ def _scores(evaluation):
     )
 
 
-def _plots(evaluation, references):
+def _plots(evaluation):
     ciders = [scores["cider"] for scores in evaluation.scores_each.values()]
     top = max(1.0, float(np.ceil(max(ciders))))
     counts, edges = np.histogram(ciders, bins=20, range=(0, top))

@@ -63,6 +63,15 @@ def compare(statistics, other, from_statistics):
         how much higher the first one's is; `interval`, of the difference, at 95 %;
         and `better`, the share of the resamples in which the first one's is higher,
         equal ones by half.
+
+    Example:
+
+    >>> from captioner.metrics import CaptionScorer
+    >>> scorer = CaptionScorer({"1": ["A dog runs."], "2": ["Two cats."]})
+    >>> ours = scorer.statistics({"1": "a dog runs", "2": "a cat"})
+    >>> theirs = scorer.statistics({"1": "a dog", "2": "a cat"})
+    >>> compare(ours, theirs, scorer.from_statistics)["cider"]["difference"] > 0
+    True
     """
     ours, theirs = (from_statistics(s.sum(axis=0)) for s in (statistics, other))
     our_samples, their_samples = (

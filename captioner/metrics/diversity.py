@@ -68,6 +68,11 @@ def self_bleu(captions):
 
     Returns:
         A float in 0..1; None for fewer than two captions.
+
+    Example:
+
+    >>> round(self_bleu([["two", "cats", "on", "grass"]] * 2), 6)
+    1.0
     """
     if len(captions) < 2:
         return None

@@ -62,6 +62,15 @@ class Meteor:
 
     Raises:
         JavaMetricError: Java, pycocoevalcap or a file of it is missing.
+
+    Example:
+
+    ```python
+    meteor = Meteor([[["a", "dog", "runs"], ["the", "dog"]], [["two", "cats"]]])
+    statistics = meteor.statistics([["a", "dog"], ["cats"]])
+    each = meteor.from_statistics(statistics)
+    of_the_corpus = meteor.from_statistics(statistics.sum(axis=0))
+    ```
     """
 
     num_statistics = 23
@@ -144,6 +153,12 @@ class Spice:
 
     Raises:
         JavaMetricError: Java, pycocoevalcap, or the CoreNLP models are missing.
+
+    Example:
+
+    ```python
+    Spice([[["a", "dog", "runs"]], [["two", "cats"]]]).score_each([["a", "dog"], []])
+    ```
     """
 
     def __init__(self, references):
