@@ -48,7 +48,7 @@ class CiderD:
         there are samples of it.
 
         Args:
-            candidates: list of C lists of tokens.
+            candidates: list of C lists of tokens, without an end token or padding.
             images: int (C,), which image of the references each is of, from 0; by
                 default there is one candidate for each, in their order.
 
