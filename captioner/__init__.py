@@ -9,6 +9,7 @@ captioner.train("flickr8k:flickr8k", "run", backbone="vgg16")
 for result in captioner.caption("photos", preset="run/preset"):
     print(result.path, result.caption or result.error)
 captioner.evaluate("run/preset", "flickr8k:flickr8k").scores
+captioner.evaluate("captions.csv", "flickr8k:flickr8k", output="scored").intervals
 captioner.export("run/preset", "exported")
 ```
 

@@ -312,12 +312,17 @@ def train_command(dataset, output, weights, **options):
 
 
 @main.command("evaluate", epilog=EXIT_CODES)
-@click.argument("preset")
+@click.argument("preset", metavar="PRESET_OR_PREDICTIONS")
 @click.argument("dataset")
 @click.option(
     "--split",
     type=click.Choice(["train", "dev", "test"]),
     help="[default: test where there is one, else dev]",
+)
+@click.option(
+    "--compare-with",
+    metavar="PRESET_OR_PREDICTIONS",
+    help="Score these too, and say whether the difference is more than chance.",
 )
 @_sampler_options
 @click.option(
@@ -325,31 +330,45 @@ def train_command(dataset, output, weights, **options):
     "-o",
     type=click.Path(),
     metavar="DIR",
-    help="Write predictions.json, references.json (COCO formats) and scores.json.",
+    help="Write report.html, scores.json, and predictions.json and references.json "
+    "(COCO formats).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace these files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--java-metrics/--no-java-metrics",
+    default=True,
+    help="METEOR and SPICE, where Java and pycocoevalcap are.  [default: yes]",
+)
 @click.pass_context
 def evaluate_command(
     ctx,
     preset,
     dataset,
     split,
+    compare_with,
     num_beams,
     length_penalty,
     output,
     overwrite,
     batch_size,
+    java_metrics,
 ):
-    """Score PRESET on a split of DATASET.
+    """Score a preset, or captions in a file, on a split of DATASET.
+
+    PREDICTIONS are COCO results (.json), .jsonl, .csv or .tsv, or a folder of .txt
+    files, as `captioner caption` writes them, with a caption for each image of the
+    split.
 
     \b
     Examples:
       captioner evaluate run/preset flickr8k:flickr8k
       captioner evaluate run/preset flickr8k:flickr8k --split dev --num-beams 5 -o dev
+      captioner evaluate captions.csv flickr8k:flickr8k --split dev
+      captioner evaluate run/preset coco:coco --compare-with other/predictions.json
     """
     _import_tensorflow()
-    from captioner.evaluate import evaluate
+    from captioner.evaluate import REPORT_FILE, evaluate
 
     evaluation = evaluate(
         preset,
@@ -359,11 +378,12 @@ def evaluate_command(
         output,
         overwrite,
         batch_size,
+        compare_with,
+        java_metrics,
     )
-    for name, value in evaluation.protocol.items():
-        click.echo(f"{name:<16}{value}")
-    for name, value in evaluation.scores.items():
-        click.echo(f"{name:<16}{value:.4f}")
+    click.echo(evaluation)
+    if output:
+        click.echo(f"report: {os.path.join(output, REPORT_FILE)}", err=True)
     ctx.exit(1 if evaluation.left_out else 0)
 
 

@@ -1,37 +1,120 @@
-"""Score a captioner on a dataset's split: `captioner evaluate`."""
+"""Score captions on a dataset's split: `captioner evaluate`."""
 
 import dataclasses
+import importlib.metadata
 import pathlib
+import re
 import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
+from captioner.evaluation_report import write_report
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
-from captioner.metrics import CaptionScorer
+from captioner.metrics import (
+    CaptionScorer,
+    bootstrap,
+    calibration,
+    compare,
+    diversity,
+    interval,
+    java_version,
+    name_ids,
+    ptb_tokenize,
+    self_bleu,
+)
+from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
+from captioner.predictions import Predictions, match_predictions, read_predictions
 from captioner.progress import progress_bar
 
 PREDICTIONS_FILE = "predictions.json"
+OTHER_FILE = "other_predictions.json"
 REFERENCES_FILE = "references.json"
 SCORES_FILE = "scores.json"
+REPORT_FILE = "report.html"
+_FILES = (PREDICTIONS_FILE, OTHER_FILE, REFERENCES_FILE, SCORES_FILE, REPORT_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate` found; `str(evaluation)` is a table for a terminal.
 
     Attributes:
-        scores: dict of "bleu_1" to "bleu_4" and "cider".
+        protocol: dict of what was measured how: preset or predictions, dataset,
+            split, number of images, left out and references, sampler, tokenizer,
+            versions of the metrics.
+        scores: dict of "bleu_1" to "bleu_4", "rouge_l", "cider" and "cider_plain",
+            and "meteor" and "spice" where they can be run; see `CaptionScorer`.
+        intervals: dict of the same names -> (low, high), the 95 % bootstrap interval.
+        scores_each: dict of image id -> dict of the same names: each caption by
+            itself.
         captions: dict of image id -> caption.
-        protocol: dict of what was measured how: preset, dataset, split, number of
-            images, left out and references, sampler.
-        left_out: dict of image id -> reason, for unreadable photos.
+        caption_scores: dict of image id -> the captioner's own score, where known.
+        diversity: dict of how the captions are written; see `metrics.diversity`.
+            Where there are several captions of an image it has "n_best_self_bleu_4":
+            how much these resemble each other.
+        calibration: dict of whether the captioner's scores tell good captions from
+            bad ones by CIDEr; see `metrics.calibration`. None without such scores.
+        oracle: dict as `scores`, of the best of several captions of each image by
+            CIDEr. None where there is but one.
+        comparison: dict of metric -> how much higher it is than that of
+            `compare_with`; see `metrics.compare`. None without it.
+        other_captions: dict of image id -> dict of the "caption" of `compare_with`
+            and its "cider". None without it.
+        left_out: dict of image id -> reason, for photos without a caption.
     """
 
-    scores: dict
-    captions: dict
     protocol: dict
+    scores: dict
+    intervals: dict
+    scores_each: dict
+    captions: dict
+    caption_scores: dict
+    diversity: dict
+    calibration: dict | None
+    oracle: dict | None
+    comparison: dict | None
+    other_captions: dict | None
     left_out: dict
+
+    def __str__(self):
+        width = max(20, *(len(name) + 2 for name in self.protocol))
+        lines = [f"{name:<{width}}{value}" for name, value in self.protocol.items()]
+        lines += ["", f"{'':20}{'score':>8}   95 % interval"]
+        for name, value in self.scores.items():
+            low, high = self.intervals[name]
+            lines.append(f"{name:<20}{value:8.4f}   {low:.4f} to {high:.4f}")
+        if self.comparison:
+            lines += ["", f"{'':20}{'other':>8}{'difference':>12}   95 % interval"]
+        for name, found in (self.comparison or {}).items():
+            low, high = found["interval"]
+            lines.append(
+                f"{name:<20}{found['other']:8.4f}{found['difference']:+12.4f}   "
+                f"{low:+.4f} to {high:+.4f}; better in {found['better']:.1%} of "
+                "resamples"
+            )
+        lines.append("")
+        for name, value in self.diversity.items():
+            if name == "lengths":
+                value = ", ".join(f"{n}: {count}" for n, count in value.items())
+            elif isinstance(value, float):
+                value = f"{value:.4f}"
+            lines.append(f"{name:<20}{'unknown' if value is None else value}")
+        if self.oracle:
+            lines += ["", "the best of several captions of each image by CIDEr"]
+            lines += [f"{name:<20}{value:8.4f}" for name, value in self.oracle.items()]
+        if self.calibration:
+            lines += ["", f"{'caption score':<20}{'CIDEr':>8}{'images':>8}"]
+            lines += [
+                f"{found['score']:<20.4f}{found['quality']:8.4f}{found['images']:8}"
+                for found in self.calibration["bins"]
+            ]
+            spearman = self.calibration["spearman"]
+            lines.append(
+                f"{'rank correlation':<20}"
+                + ("unknown" if spearman is None else f"{spearman:8.4f}")
+            )
+        return "\n".join(lines)
 
 
 def evaluate(
@@ -42,99 +125,283 @@ def evaluate(
     output=None,
     overwrite=False,
     batch_size=16,
+    compare_with=None,
+    java_metrics=True,
 ):
-    """Caption a split, without a look at its captions, and score the result.
+    """Score captions: of a preset, which writes them now, or of a file.
+
+    A preset captions the photos of the split without a look at their captions. A file
+    of predictions must have a caption for each image of the split; one with an error
+    instead (`captioner caption` writes such rows) is left out like a photo that a
+    preset cannot read. Captions of images in other splits, or without references, are
+    counted and not scored. An empty caption is scored, and earns nothing. What is of
+    no image of the dataset, is there twice, or is missing is refused.
 
     Args:
-        preset: name or folder of a preset, or an `ImageCaptioner`.
+        preset: name or folder of a preset, an `ImageCaptioner`, or a file or folder
+            of predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
         split: "test", "dev" or "train"; by default test where there is one,
             else dev.
-        sampler: replaces the preset's own.
+        sampler: replaces that of the preset (or presets).
         output: folder for `predictions.json` (COCO results), `references.json`
-            (COCO captions) and `scores.json`, which other tools can score.
+            (COCO captions), which other tools can score, `scores.json`, and
+            `report.html`, which shows it all with the photos.
         overwrite: replace these files where they are there already.
         batch_size: photos at a time.
+        compare_with: another preset or predictions, scored on the same images; its
+            captions are written as `other_predictions.json`.
+        java_metrics: run METEOR and SPICE where Java and their data are there.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: no such preset, dataset or split, or `output` has such files.
+        ValueError: no such preset, dataset or split, predictions that cannot be
+            scored, or `output` has such files.
         OSError: `output` cannot be written.
 
     Example:
 
     ```python
     evaluation = captioner.evaluate("run/preset", "flickr8k:flickr8k", split="dev")
-    evaluation.scores["cider"]
+    evaluation.scores["cider"], evaluation.intervals["cider"]
     ```
     """
     data = load_dataset(dataset)
     split = split or ("test" if "test" in data.splits else "dev")
     examples = list(data.examples(split))
-    captioner = ImageCaptioner.from_preset(preset, sampler)
-    if output is not None:  # refused now rather than after the work
+    # All that can be refused is refused before the work.
+    sources = [
+        _open(source, sampler, data, split)
+        for source in (preset, compare_with)
+        if source is not None
+    ]
+    if sampler is not None and all(isinstance(s, Predictions) for s in sources):
+        raise ValueError(f"{preset}: a sampler does nothing to captions in a file.")
+    without_references = [
+        what for what, reason in data.summary().left_out if "without captions" in reason
+    ]
+    if without_references:
+        print(f"without references: {name_ids(without_references)}", file=sys.stderr)
+    if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)
-        for name in (PREDICTIONS_FILE, REFERENCES_FILE, SCORES_FILE):
+        for name in _FILES:
             if (output / name).exists() and not overwrite:
                 raise ValueError(
                     f"{output / name} exists; it is replaced only with overwrite."
                 )
+        if overwrite and compare_with is None:  # of an earlier comparison
+            (output / OTHER_FILE).unlink(missing_ok=True)
+    written = [
+        (
+            source
+            if isinstance(source, Predictions)
+            else _caption(source, examples, split, batch_size)
+        )
+        for source in sources
+    ]
+    left_out = {}
+    for predictions in reversed(written):
+        left_out.update(predictions.errors)
+    for reason in left_out.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    references = {
+        example["image/id"]: example["captions"]
+        for example in examples
+        if example["image/id"] not in left_out
+    }
+    if not references:
+        raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
+    if output is not None:
+        # Predictions first, scores second: any other tool can score them too.
+        for name, predictions in zip((PREDICTIONS_FILE, OTHER_FILE), written):
+            _write_predictions(output / name, predictions, references)
+        _write_references(output / REFERENCES_FILE, references)
 
-    captions, left_out = {}, {}
+    scorer = CaptionScorer(references, java_metrics)
+    found = _score(scorer, written, references)
+    evaluation = Evaluation(
+        protocol={
+            "predictions" if isinstance(sources[0], Predictions) else "preset": (
+                _name(preset)
+            ),
+            "dataset": str(dataset),
+            "split": split,
+            "images": len(references),
+            "left_out": len(left_out),
+            "without_references": len(without_references),
+            "references": sum(map(len, references.values())),
+            **written[0].notes,
+            **({} if compare_with is None else {"compare_with": _name(compare_with)}),
+            **{f"other_{key}": n for p in written[1:] for key, n in p.notes.items()},
+            **_metric_versions(scorer, java_metrics),
+        },
+        diversity=_diversity(written[0], references, data, split),
+        left_out=left_out,
+        **found,
+    )
+    if output is not None:
+        presets.write_json(output / SCORES_FILE, _scores_json(evaluation))
+        images = {example["image/id"]: example["image"] for example in examples}
+        write_report(output / REPORT_FILE, evaluation, references, images)
+    return evaluation
+
+
+def _name(source):
+    return "in memory" if isinstance(source, ImageCaptioner) else str(source)
+
+
+def _open(source, sampler, data, split):
+    """The captioner that a source is; or its predictions, by the ids of a split."""
+    if not isinstance(source, ImageCaptioner):
+        try:
+            presets.find_preset(source)
+        except presets.PresetError:
+            path = pathlib.Path(source)
+            if not path.exists() or (path / presets.WEIGHTS_FILE).exists():
+                raise
+            return match_predictions(read_predictions(source), data, split)
+    return ImageCaptioner.from_preset(source, sampler)
+
+
+def _caption(captioner, examples, split, batch_size):
+    """Captions the photos of a split, in batches, from the photos alone."""
+    captions, scores, errors = {}, {}, {}
     batches = image_batches(
         [example["image"] for example in examples],
         captioner.preprocessor.image_converter,
         batch_size,
-        lambda i, error: left_out.__setitem__(examples[i]["image/id"], str(error)),
+        lambda i, error: errors.__setitem__(examples[i]["image/id"], str(error)),
     )
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
         for indices, images in batches:
-            texts, _ = captioner.caption_batch(images)
-            for index, text in zip(indices.numpy(), texts):
-                captions[examples[index]["image/id"]] = text
+            texts, log_probs = captioner.caption_batch(images)
+            for index, text, score in zip(indices.numpy(), texts, log_probs):
+                captions[examples[index]["image/id"]] = [text]
+                scores[examples[index]["image/id"]] = float(score)
             bar.update(len(texts))
-    for reason in left_out.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    if not captions:
-        raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
-
-    references = {
-        example["image/id"]: example["captions"]
-        for example in examples
-        if example["image/id"] in captions
-    }
-    protocol = {
-        "preset": ("in memory" if isinstance(preset, ImageCaptioner) else str(preset)),
-        "dataset": str(dataset),
-        "split": split,
-        "images": len(captions),
-        "left_out": len(left_out),
-        "references": sum(len(texts) for texts in references.values()),
+    notes = {
+        "captions": "free-running, from the photo alone",
         "sampler": type(captioner.sampler).__name__,
         **captioner.sampler.get_config(),
     }
-    if output is not None:
-        # Predictions first, scores second: any other tool can score them too.
-        _write_coco(output, captions, references)
-    scores = CaptionScorer(references).score(captions)
-    if output is not None:
-        presets.write_json(output / SCORES_FILE, {**scores, "protocol": protocol})
-    return Evaluation(scores, captions, protocol, left_out)
+    return Predictions(split, captions, scores, errors, notes)
 
 
-def _write_coco(folder, captions, references):
-    predictions = [{"image_id": i, "caption": text} for i, text in captions.items()]
+def _score(scorer, written, references):
+    """The fields of an `Evaluation` that are scores."""
+    several = {image_id: written[0].captions[image_id] for image_id in references}
+    captions = {image_id: texts[0] for image_id, texts in several.items()}
+    statistics = scorer.statistics(captions)
+    other_captions = comparison = oracle = calibrated = None
+    if len(written) > 1:
+        other_captions = {i: written[1].captions[i][0] for i in references}
+        other_statistics = scorer.statistics(other_captions)
+    if any(len(texts) > 1 for texts in several.values()):
+        oracle = scorer.score(scorer.best_of(several))
+    # What Java failed at is now known, and missing from all.
+    if other_captions:
+        comparison = compare(statistics, other_statistics, scorer.from_statistics)
+        ciders = scorer.from_statistics(other_statistics)["cider"].tolist()
+        other_captions = {
+            image_id: {"caption": text, "cider": cider}
+            for (image_id, text), cider in zip(other_captions.items(), ciders)
+        }
+    resampled = bootstrap(statistics, scorer.from_statistics)
+    scores = scorer.from_statistics(statistics.sum(axis=0))
+    each = scorer.from_statistics(statistics)
+    rows = zip(*(values.tolist() for values in each.values()))
+    caption_scores = {i: s for i, s in written[0].scores.items() if i in references}
+    if caption_scores:
+        quality = dict(zip(references, each["cider"].tolist()))
+        calibrated = calibration(
+            list(caption_scores.values()), [quality[i] for i in caption_scores]
+        )
+    return {
+        "scores": {name: float(value) for name, value in scores.items()},
+        "intervals": {name: interval(values) for name, values in resampled.items()},
+        "scores_each": {i: dict(zip(each, row)) for i, row in zip(references, rows)},
+        "captions": captions,
+        "caption_scores": caption_scores,
+        "calibration": calibrated,
+        "oracle": oracle,
+        "comparison": comparison,
+        "other_captions": other_captions,
+    }
+
+
+def _metric_versions(scorer, java_metrics):
+    """With what the scores are computed, and why some are not."""
+    versions = {
+        "tokenizer": "Penn Treebank, lower case, no punctuation, as pycocoevalcap 1.2",
+        "metrics": f"captioner {importlib.metadata.version('captioner')}, equal to "
+        "pycocoevalcap 1.2; cider is CIDEr-D",
+        "intervals": f"{LEVEL:.0%}, {NUM_RESAMPLES} bootstrap resamples of the images",
+    }
+    for name, version in (("meteor", "METEOR 1.5"), ("spice", "SPICE 1.0")):
+        if not java_metrics:
+            versions[name] = "not asked for"
+        elif name in scorer.missing:
+            versions[name] = f"missing: {scorer.missing[name]}"
+        else:
+            versions[name] = f"{version}, Java {java_version()}"
+    return versions
+
+
+def _diversity(predictions, references, data, split):
+    tokens = [
+        [ptb_tokenize(text) for text in predictions.captions[image_id]]
+        for image_id in references
+    ]
+    training = None
+    if "train" in data.splits and split != "train":
+        training = [
+            ptb_tokenize(caption)
+            for example in data.examples("train")
+            for caption in example["captions"]
+        ]
+    found = diversity([texts[0] for texts in tokens], training)
+    n_best = [texts for texts in tokens if len(texts) > 1]
+    if n_best:
+        found["n_best_self_bleu_4"] = sum(map(self_bleu, n_best)) / len(n_best)
+    return found
+
+
+def _scores_json(evaluation):
+    fields = ("intervals", "diversity", "calibration", "oracle", "comparison")
+    values = {name: getattr(evaluation, name) for name in (*fields, "protocol")}
+    return {**evaluation.scores, **values}
+
+
+def _write_predictions(path, predictions, references):
+    rows = []
+    number = _id_writer(references)
+    for image_id in references:
+        texts = predictions.captions[image_id]
+        row = {"image_id": number(image_id), "caption": texts[0]}
+        if len(texts) > 1:
+            row["captions"] = texts
+        if image_id in predictions.scores:
+            row["score"] = predictions.scores[image_id]
+        rows.append(row)
+    presets.write_json(path, rows)
+
+
+def _write_references(path, references):
+    number = _id_writer(references)
     annotations = [
-        {"id": number, "image_id": image_id, "caption": text}
-        for number, (image_id, text) in enumerate(
+        {"id": index, "image_id": number(image_id), "caption": text}
+        for index, (image_id, text) in enumerate(
             (image_id, text) for image_id, texts in references.items() for text in texts
         )
     ]
-    images = [{"id": image_id, "file_name": image_id} for image_id in references]
-    presets.write_json(folder / PREDICTIONS_FILE, predictions)
-    presets.write_json(
-        folder / REFERENCES_FILE, {"images": images, "annotations": annotations}
-    )
+    images = [{"id": number(i), "file_name": i} for i in references]
+    presets.write_json(path, {"images": images, "annotations": annotations})
+
+
+def _id_writer(references):
+    """Ids that are all numbers, as COCO's, are written as numbers."""
+    numbers = all(re.fullmatch("0|[1-9][0-9]{0,17}", i) for i in references)
+    return int if numbers else str

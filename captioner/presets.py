@@ -242,8 +242,11 @@ def write_json(path, value):
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.part")
     try:
+        # A file name that is no text comes as surrogates, and as JSON's escapes out.
         temporary.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="backslashreplace",
         )
         temporary.replace(path)
     finally:

@@ -32,6 +32,8 @@ ROOMS = [
     "feature_cache",
     "metrics",
     "train",
+    "predictions",
+    "evaluation_report",
     "evaluate",
     "caption",
     "export",
@@ -153,7 +155,9 @@ def declared(repository):
     config = configparser.ConfigParser()
     config.read(repository / "setup.cfg", encoding="utf-8")
     extras = config["options.extras_require"]
-    optional = (distributions(extras[name]) for name in ("tfds", "notebook", "convert"))
+    optional = (
+        distributions(extras[name]) for name in ("tfds", "java", "notebook", "convert")
+    )
     return distributions(config["options"]["install_requires"]), set().union(*optional)
 
 

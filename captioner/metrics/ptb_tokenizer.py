@@ -113,8 +113,19 @@ _SPLIT_WORDS = {
     "\u2019twas": 2,
 }
 
+# Words, with or without hyphens, and commas and periods at their ends: what most
+# captions are, and what needs no rules. `++` does not go back: a long caption that is
+# not so is left at once.
+_PLAIN = re.compile(
+    r"(?:[A-Za-z\s]++|(?<=[A-Za-z])-(?=[A-Za-z])|(?<=[A-Za-z]),(?=\s)"
+    r"|(?<!\S)[,.](?!\S))*+(?:(?<=[A-Za-z])(\.)\s*)?"
+)
+_WITH_PERIOD = frozenset(word.lower() for word in _ABBREVIATIONS + _NAMES)
+_TWO_TOKENS = frozenset(_SPLIT_WORDS)
 _SIMPLE = re.compile(r"(?:[A-Za-z]+|[.,])(?=\s|$)")
 _SPACE = re.compile(r"\s+")
+# Whatever comes after it: only rules for these three signs look beyond a space.
+_ALONE = re.compile(r"[^\s<(.]{1,40}(?=\s|$)")
 
 
 def _ranges(characters):
@@ -129,10 +140,11 @@ def _ranges(characters):
 
 
 @lru_cache(maxsize=None)
-def _rules():
-    """The lexical rules, compiled on first use: they need a table of Unicode."""
+def _rules(is_ascii):
+    """The lexical rules, compiled on first use: they need a table of Unicode, which
+    takes ten times as long as those for ASCII alone."""
     letters, digits = [], []
-    for character in map(chr, range(0x80, 0x10000)):
+    for character in map(chr, range(0x80, 0x80 if is_ascii else 0x10000)):
         category = unicodedata.category(character)
         if category == "Nd":
             digits.append(character)
@@ -235,6 +247,38 @@ def _normalize(token):
         yield token
 
 
+def _tokenize_next(caption, position, tokens):
+    """Adds what stands at a position to the tokens; returns where it ends."""
+    match = _SPACE.match(caption, position)
+    if match:
+        return match.end()
+    match = _SIMPLE.match(caption, position)
+    if not match:
+        # The longest match wins, the earlier rule where two are equal.
+        rules = _rules(caption.isascii())
+        matches = [rule.match(caption, position) for rule in rules]
+        match = max(
+            (match for match in matches if match and match[0]),
+            key=lambda match: match.end(),
+            default=None,
+        )
+    if match:
+        tokens.extend(_normalize(match[0]))
+        return match.end()
+    if _SYMBOL.match(caption[position]):
+        tokens.extend(_normalize(caption[position]))
+    return position + 1
+
+
+@lru_cache(maxsize=2**16)
+def _tokenize_alone(chunk):
+    tokens = []
+    position = 0
+    while position < len(chunk):
+        position = _tokenize_next(chunk, position, tokens)
+    return tuple(tokens)
+
+
 def ptb_tokenize(caption):
     """Splits a caption into the tokens on which COCO scores are computed.
 
@@ -260,29 +304,21 @@ def ptb_tokenize(caption):
     ['the', 'dog', "'s", 'owner', 'ca', "n't", 'run', '-lrb-', 'he', "'s", 'a', \
 'well-known', 'u.s.', 'actor', '-rrb-']
     """
+    plain = _PLAIN.fullmatch(caption)
+    if plain:
+        tokens = caption.lower().replace(",", " ").replace(".", " ").split()
+        if _TWO_TOKENS.isdisjoint(tokens):
+            if not plain[1] or tokens[-1] not in _WITH_PERIOD:
+                return tokens
     tokens = []
     position = 0
     while position < len(caption):
-        match = _SPACE.match(caption, position)
-        if match:
-            position = match.end()
-            continue
-        match = _SIMPLE.match(caption, position)
-        if not match:
-            # The longest match wins, the earlier rule where two are equal.
-            matches = [rule.match(caption, position) for rule in _rules()]
-            match = max(
-                (match for match in matches if match and match[0]),
-                key=lambda match: match.end(),
-                default=None,
-            )
-        if match:
-            tokens.extend(_normalize(match[0]))
-            position = match.end()
+        chunk = _ALONE.match(caption, position)
+        if chunk:
+            tokens.extend(_tokenize_alone(chunk[0]))
+            position = chunk.end()
         else:
-            if _SYMBOL.match(caption[position]):
-                tokens.extend(_normalize(caption[position]))
-            position += 1
+            position = _tokenize_next(caption, position, tokens)
     return [
         token
         # A token with a space in it, <a tag>, is several words to BLEU and CIDEr.

@@ -1,0 +1,394 @@
+"""Captions that some captioner wrote, read from a file, for `captioner evaluate`."""
+
+import collections
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import re
+import stat
+from collections.abc import Mapping
+
+from captioner.datasets.dataset_builder import FolderListing
+from captioner.metrics import name_ids
+
+_MAX_BYTES = 2**30
+_MAX_HEADER = 10_000  # a file without line ends is no table
+_ID_NAMES = "image_id image path file_name filename file image_name".split()
+# What captioners write around a caption: none of it is a word that they chose.
+_START = re.compile(
+    r"\A\s*(?:<(?:start|bos|s|sos)>|<\|startoftext\|>|\[(?:cls|start|bos)\]"
+    r"|startseq\b)",
+    re.IGNORECASE,
+)
+_END = re.compile(
+    r"\s*(?:<(?:end|eos|/s|pad)>|<\|endoftext\|>|\[(?:sep|end|eos|pad)\]|\bendseq\b)",
+    re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Captions by the image that they are of.
+
+    Attributes:
+        source: str, where they were read.
+        captions: dict of image id to a list of str, the best caption first.
+        scores: dict of image id to the float that the captioner gave its caption.
+        errors: dict of image id to why it has no caption.
+        notes: dict of what else is worth telling of them.
+        have_suffix: False where the ids are file names without their suffix.
+    """
+
+    source: str
+    captions: Mapping[str, list[str]]
+    scores: Mapping[str, float]
+    errors: Mapping[str, str]
+    notes: Mapping[str, object]
+    have_suffix: bool = True
+
+
+def read_predictions(path):
+    """Reads captions of images.
+
+    | path | what it is |
+    |---|---|
+    | `.json` | COCO results: `[{"image_id": 7, "caption": "a dog"}, ...]` |
+    | `.jsonl` | the same objects, one a line |
+    | `.csv`, `.tsv` | a table with a header |
+    | a folder | `photo.txt` for each photo, one caption a line, the best first |
+
+    The image of an object or a row is `image_id`, `image`, `path` or `file_name`: a
+    text or a whole number. Its caption is `caption`, or in JSON `captions`, a list with
+    the best first. It may have a `score`, and an `error` instead of a caption, as
+    `captioner caption` writes them. Start and end markers ("<s>", "<end>", "endseq",
+    ...) and what follows an end are cut from captions.
+
+    Args:
+        path: str or path.
+
+    Returns:
+        `Predictions`.
+
+    Raises:
+        ValueError: the file cannot be read or is of another form, an image is there
+            twice, or an id, a caption or a score has the wrong type; the line or row
+            is named.
+
+    Example:
+
+    ```python
+    predictions = read_predictions("captions.csv")  # of `captioner caption -o`
+    predictions.captions["photos/dog.jpg"]  # ["a dog runs"]
+    ```
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        rows = _read_folder(path)
+    else:
+        suffix = path.suffix.lower()
+        if suffix not in _READERS:
+            raise ValueError(
+                f"{path}: predictions are a folder of .txt files, or a file that ends "
+                f"in {', '.join(_READERS)}."
+            )
+        rows = _READERS[suffix](path)
+    captions, scores, errors, places = {}, {}, {}, {}
+    num_stripped = 0
+    for place, row in rows:
+        where = f"{path}, {place}"
+        image_id = _image_id(row, where)
+        if image_id in places:
+            raise ValueError(
+                f"{where}: the image {image_id!r} is there twice, the first time in "
+                f"{places[image_id]}."
+            )
+        places[image_id] = place
+        if row.get("error"):
+            errors[image_id] = str(row["error"])
+            continue
+        texts = _captions(row, where)
+        stripped = [_strip_markers(text) for text in texts]
+        num_stripped += stripped[0] != texts[0]
+        captions[image_id] = stripped
+        score = _score(row, where)
+        if score is not None:
+            scores[image_id] = score
+    if not places:
+        kind = " .txt files with" if path.is_dir() else ""
+        raise ValueError(f"{path} has no{kind} predictions.")
+    notes = {"captions": "read from a file"}
+    if num_stripped:
+        notes["markers_cut"] = num_stripped
+    return Predictions(str(path), captions, scores, errors, notes, not path.is_dir())
+
+
+def _strip_markers(text):
+    return _END.split(_START.sub("", text), maxsplit=1)[0]
+
+
+def _image_id(row, where):
+    name = next((name for name in _ID_NAMES if name in row), None)
+    if name is None:
+        raise ValueError(f"{where}: no image_id. Received: {list(row)}")
+    value = row[name]
+    # A bool is an int to Python.
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise ValueError(
+            f"{where}: an image must be a text or a whole number. "
+            f"Received: {name}={value!r}"
+        )
+    return str(value)
+
+
+def _captions(row, where):
+    texts = row.get("captions")
+    if texts is None:
+        texts = [row.get("caption")]
+    if not isinstance(texts, list) or not texts or not all(map(_is_text, texts)):
+        shown = repr(row.get("captions", row.get("caption")))[:80]
+        raise ValueError(f"{where}: a caption must be text. Received: {shown}")
+    return texts
+
+
+def _is_text(value):
+    # What was no UTF-8 in a table comes as surrogates.
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _score(row, where):
+    score = row.get("score")
+    if score is None or score == "":
+        return None
+    try:
+        score = math.nan if isinstance(score, bool) else float(score)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(
+            f"{where}: a score must be a number. Received: score={row['score']!r}"
+        )
+    return score
+
+
+def _read_json(path):
+    rows = _parse(_read_text(path), path)
+    if not isinstance(rows, list):
+        raise ValueError(
+            f"{path} is no COCO results file: expected a list of objects with image_id "
+            f"and caption. Received: a {type(rows).__name__}"
+        )
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, object {number}: not a JSON object.")
+        yield f"object {number}", row
+
+
+def _read_jsonl(path):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if line.strip():
+            row = _parse(line, f"{path}, line {number}")
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: not a JSON object.")
+            yield f"line {number}", row
+
+
+def _parse(text, where):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {error}.") from error
+
+
+def _read_csv(path):
+    # `newline=""` leaves line ends inside a quoted caption to the csv module.
+    lines = io.StringIO(_read_text(path), newline="")
+    header = lines.readline()
+    # The delimiter is the one by which the header has the columns.
+    for delimiter in ",\t;|":
+        names = next(csv.reader([header[:_MAX_HEADER]], delimiter=delimiter), [])
+        names = [name.strip().lower() for name in names]
+        if "caption" in names and any(name in names for name in _ID_NAMES):
+            break
+    else:
+        raise ValueError(
+            f"{path} needs a header with the columns image_id and caption. "
+            f"Received: {header.strip()[:80]!r}"
+        )
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            where = f"line {rows.line_num + 1}"
+            if any(row):
+                if len(row) != len(names):  # an unquoted delimiter in a caption
+                    raise ValueError(
+                        f"{path}, {where}: {len(row)} fields, {len(names)} columns."
+                    )
+                yield where, dict(zip(names, row))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num + 1}: {error}.") from error
+
+
+def _read_folder(folder):
+    listing = FolderListing()
+    folders = [str(folder)]
+    while folders:
+        current = folders.pop()
+        folders += [f for f in listing.folders(current) if not os.path.islink(f)]
+        for name in sorted(listing.files(current)):
+            if name.endswith(".txt") and not name.startswith("."):
+                file = pathlib.Path(current, name)
+                place = file.relative_to(folder).as_posix()
+                texts = _read_text(file).splitlines()
+                texts = [text for text in texts if text.strip()] or [""]
+                yield place, {"image": place.removesuffix(".txt"), "captions": texts}
+
+
+def _read_text(path):
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is not a file.")
+        if status.st_size > _MAX_BYTES:
+            raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MB.")
+        # surrogateescape: a file name need not be valid text.
+        with open(
+            path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+_READERS = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}
+
+
+def match_predictions(predictions, data, split):
+    """Finds the image of a dataset that each prediction is of.
+
+    An id stands for the image with that id. What is no id stands for the image whose
+    id or file ends as it does: the longest common end counts, of whole names, the
+    file name at least. So "photos/1.jpg" is the image "1.jpg", where there is but one.
+    Predictions for images of other splits, or for what the dataset left out (as an
+    image without captions), are counted in `notes` and go no further.
+
+    Args:
+        predictions: `Predictions`.
+        data: `CaptionDataset`.
+        split: str, one of its splits.
+
+    Returns:
+        `Predictions` by the ids of the split, one for each of its images.
+
+    Raises:
+        ValueError: none is of the split, one is of no image of the dataset or could be
+            of several, two are of the same image, or an image has none.
+    """
+    source = predictions.source
+    examples = data.examples(split)
+    ids = [example["image/id"] for example in examples]
+    known = set(ids)
+    given = [*predictions.captions, *predictions.errors]
+    if predictions.have_suffix and known.issuperset(given):
+        names, absent = None, {}
+    else:
+        names = _ImageNames(predictions.have_suffix)
+        for other_split in data.splits:
+            for example in data.examples(other_split):
+                names.add(example["image/id"], example["image"])
+        absent = dict(data.summary().left_out)
+        for what in absent:
+            names.add(what, what)
+    found, unknown, not_scored, by_file_name = {}, [], collections.Counter(), 0
+    for name in given:
+        try:
+            image_id = name if names is None else names.find(name)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+        if image_id in found:
+            raise ValueError(
+                f"{source}: two predictions for the image {image_id!r}. "
+                f"Received: {found[image_id]!r} and {name!r}"
+            )
+        if image_id is None:
+            unknown.append(name)
+        elif image_id in known:
+            found[image_id] = name
+            by_file_name += name != image_id
+        else:
+            not_scored[absent.get(image_id, "of another split")] += 1
+    if not found:
+        raise ValueError(
+            f"{source}: no prediction is of an image of the {split} split of "
+            f"{data.name}. Received: {name_ids(given)}"
+        )
+    if unknown:
+        raise ValueError(
+            f"{source}: predictions of images that are not in {data.name}: "
+            + name_ids(unknown)
+        )
+    missing = [image_id for image_id in ids if image_id not in found]
+    if missing:
+        raise ValueError(
+            f"{source}: of the {len(ids)} images of the {split} split there is no "
+            f"prediction for {name_ids(missing)}"
+        )
+    notes = dict(predictions.notes)
+    if by_file_name:
+        notes["by_file_name"] = by_file_name
+    if not_scored:
+        notes["not_scored"] = ", ".join(f"{n} {why}" for why, n in not_scored.items())
+
+    def by_id(values):
+        return {i: values[name] for i, name in found.items() if name in values}
+
+    return Predictions(
+        source,
+        by_id(predictions.captions),
+        by_id(predictions.scores),
+        {i: f"{i}: {error}" for i, error in by_id(predictions.errors).items()},
+        notes,
+    )
+
+
+class _ImageNames:
+    """Images by their ids, and by the ends of their paths."""
+
+    def __init__(self, have_suffix):
+        self.have_suffix = have_suffix
+        self.ids = set()
+        self.by_end = {}
+
+    def add(self, image_id, image):
+        self.ids.add(image_id)
+        paths = {image_id, image} if isinstance(image, str) else {image_id}
+        for path in paths:
+            if not self.have_suffix:
+                path = os.path.splitext(path)[0]
+            for end in _ends(path):
+                # None where several images end so.
+                if self.by_end.setdefault(end, image_id) != image_id:
+                    self.by_end[end] = None
+
+    def find(self, name):
+        """The id of an image, or None if there is no such image."""
+        if name in self.ids:
+            return name
+        end = next((end for end in _ends(name) if end in self.by_end), None)
+        if end is not None and self.by_end[end] is None:
+            raise ValueError(f"several images are called {end!r}. Received: {name!r}")
+        return self.by_end.get(end)
+
+
+def _ends(path):
+    """'a/b/c.jpg' -> 'a/b/c.jpg', 'b/c.jpg', 'c.jpg'."""
+    parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
