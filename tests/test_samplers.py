@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from captioner.samplers import SAMPLERS, BeamSampler, GreedySampler, SamplerOutput
+from captioner.samplers import (
+    SAMPLERS,
+    BeamSampler,
+    Constraints,
+    DiverseBeamSampler,
+    GreedySampler,
+    RandomSampler,
+    SamplerOutput,
+    TokenRules,
+)
+from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK
+from captioner.tokenizer import Tokenizer
 
 PAD, START, END = 0, 1, 2
 ALPHABET = ["[PAD]", "[START]", "[END]", *string.ascii_lowercase]
@@ -17,21 +28,34 @@ def spell(token_ids):
     return ["".join(ALPHABET[i] for i in row if i > END) for row in token_ids.numpy()]
 
 
-def sample(sampler, next, cache, batch_size, max_length=8, banned_ids=()):
-    """Runs a sampler in a graph, as `ImageCaptioner` does."""
+def rules(max_length=8, **kwargs):
+    return TokenRules(max_length, START, END, PAD, **kwargs)
 
-    @tf.function
+
+def sample_all(sampler, next, cache, batch_size, max_length=8, jit=False, **kwargs):
+    """Runs a sampler in a graph, as `ImageCaptioner` does; gives all hypotheses."""
+
+    @tf.function(jit_compile=jit)
     def run(cache):
-        output = sampler(
-            next, cache, batch_size, max_length, START, END, PAD, banned_ids
-        )
-        return output.token_ids, output.scores
+        return sampler(next, cache, batch_size, rules(max_length, **kwargs))
 
     # The rows of an image lie side by side.
-    output = SamplerOutput(*run(tf.repeat(cache, sampler.rows_per_image, axis=0)))
-    assert output.token_ids.shape == (batch_size, max_length)
+    output = run(tf.repeat(cache, sampler.rows_per_image, axis=0))
+    shape = (batch_size, sampler.num_hypotheses)
+    assert output.token_ids.shape == output.log_probs.shape == (*shape, max_length)
+    assert output.totals.shape == output.scores.shape == output.status.shape == shape
     assert output.token_ids.dtype == tf.int32
+    # The parts agree with each other.
+    np.testing.assert_allclose(
+        tf.reduce_sum(output.log_probs, axis=-1), output.totals, rtol=1e-5, atol=1e-6
+    )
+    assert np.all(output.log_probs.numpy()[output.token_ids == PAD] == 0)
     return output
+
+
+def sample(*args, **kwargs):
+    """The best caption of each image."""
+    return SamplerOutput(*(each[:, 0] for each in sample_all(*args, **kwargs)))
 
 
 def speller(*words):
@@ -117,8 +141,8 @@ def test_a_word_longer_than_the_caption_is_cut(sampler):
 @pytest.mark.parametrize("sampler", [GreedySampler(), BeamSampler(3)])
 def test_banned_ids_never_appear(sampler):
     next, cache = speller("sample")
-    banned = [ALPHABET.index("a"), ALPHABET.index("p")]
-    output = sample(sampler, next, cache, 1, banned_ids=banned)
+    banned = [(ALPHABET.index(letter),) for letter in "ap"]
+    output = sample(sampler, next, cache, 1, banned=banned)
     # The second best in their places.
     assert spell(output.token_ids) == ["sbmqle"]
 
