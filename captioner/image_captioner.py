@@ -371,16 +371,16 @@ class ImageCaptioner:
         try:
             tokenizer = Tokenizer.from_assets(folder / "assets")
             _check_sizes(config, tokenizer)
+            if sampler is None:  # it, too, refuses what would eat the memory
+                sampler = SAMPLERS[config["sampler"]["name"]].from_config(
+                    config["sampler"]["config"]
+                )
             caption_model = CaptionModel.from_config(config["caption_model"])
             preprocessor = CaptionPreprocessor(
                 ImageConverter.from_config(config["image_converter"]),
                 tokenizer,
                 config["max_sequence_length"],
             )
-            if sampler is None:
-                sampler = SAMPLERS[config["sampler"]["name"]].from_config(
-                    config["sampler"]["config"]
-                )
             caption_model.load_weights(folder / presets.WEIGHTS_FILE)
         except (KeyError, TypeError, ValueError, OSError) as error:
             first_line = str(error).strip().partition("\n")[0]
@@ -446,7 +446,6 @@ def _check_sizes(config, tokenizer):
         "image_size": (max(config["image_converter"]["image_size"]), 4_096),
         "image positions": (positions, 16_384),
         "image feature width": (width, 16_384),
-        "num_beams": (config["sampler"]["config"].get("num_beams", 1), 1_024),
     }
     for name, (size, limit) in sizes.items():
         if not 0 < size <= limit:

@@ -5,8 +5,8 @@ import numbers
 
 import tensorflow as tf
 
-from captioner.samplers.constraints import NOT_ALLOWED, check_number
-from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler
+from captioner.samplers.constraints import check_number
+from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler, log
 
 
 class BeamSampler(Sampler):
@@ -43,21 +43,21 @@ class BeamSampler(Sampler):
         # All beams are alike before the first word: only one of them counts.
         return [LIVE] + [NONE] * (self.num_beams - 1)
 
-    def choose(self, log_probs, state, rules):
-        parents, *chosen = self.search(log_probs, log_probs, state, rules)
+    def choose(self, probabilities, state, rules):
+        parents, *chosen = self.search(probabilities, probabilities, state, rules)
         return parents if self.num_beams > 1 else None, *chosen
 
-    def search(self, wanted, log_probs, state, rules):
+    def search(self, wanted, probabilities, state, rules):
         """One step of K beams, as `choose`, which chooses by `wanted`, float32
-        (B, K, V), and counts `log_probs`; often the same."""
-        K, V = log_probs.shape[1:]
+        (B, K, V), and counts `probabilities`; often the same."""
+        K, V = probabilities.shape[1:]
         each = min(K, V)  # the K best of all are among the K best of each beam
         values, words = tf.math.top_k(wanted, each)
+        allowed, values = values >= 0, log(values)
         gained = values
-        if wanted is not log_probs:
-            gained = tf.gather(log_probs, words, batch_dims=2)
+        if wanted is not probabilities:
+            gained = log(tf.gather(probabilities, words, batch_dims=2))
         live = ((state.status == LIVE) & state.open[:, None])[:, :, None]
-        allowed = values > NOT_ALLOWED
         written = live & allowed
         # A beam that is finished, or has nothing to say, goes on in one way: as it is.
         stays = (tf.range(each) == 0) & ~written

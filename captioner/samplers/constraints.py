@@ -8,9 +8,11 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-NEVER = -1e9  # a log-probability that loses against every real one
-NOT_ALLOWED = NEVER / 2  # what lies below is no real log-probability
+BANNED = -1.0  # the "probability" of what may not be written: less than any real one
+# As much as anyone needs, and no more than fits the memory.
 MAX_LENGTH = 1_024
+MAX_TEXTS = 10_000
+MAX_WORDS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Constraints:
                     f"{name} must be a list of words and phrases. "
                     f"Received: {name}={texts!r}"
                 )
+            if len(texts) > MAX_TEXTS:
+                raise ValueError(
+                    f"{name} must be {MAX_TEXTS} texts at most. "
+                    f"Received: len({name})={len(texts)}"
+                )
             object.__setattr__(self, name, tuple(texts))
         if not isinstance(self.prefix, str):
             raise ValueError(f"prefix must be a str. Received: prefix={self.prefix!r}")
@@ -111,6 +118,11 @@ class Constraints:
             if not ids or tokenizer.unknown_id in ids:
                 what = "has no words" if not ids else "is not in the vocabulary"
                 raise ValueError(f"A text of {name} {what}. Received: {name}={text!r}")
+            if name != "prefix" and len(ids) > MAX_WORDS:
+                raise ValueError(
+                    f"A text of {name} must be {MAX_WORDS} words at most. "
+                    f"Received: {name}={text!r}"
+                )
             return ids
 
         prefix = ids_of("prefix", self.prefix) if self.prefix else ()
@@ -170,7 +182,7 @@ class TokenRules:
     prefix: tuple = ()
     bad_endings: tuple = ()
 
-    def log_probs(self, logits, token_ids, index):
+    def probabilities(self, logits, token_ids, index):
         """What may be written next.
 
         Args:
@@ -179,21 +191,27 @@ class TokenRules:
             index: int, the position, may be a tensor.
 
         Returns:
-            Log-probabilities, float32 (N, V); `NEVER` or less where a token may not
-            be written. They are not scaled anew to sum to 1 without those.
+            Probabilities, float32 (N, V); `BANNED` where a token may not be written.
+            They are not scaled anew to sum to 1 without those.
         """
         logits = tf.cast(logits, tf.float32)
         if self.repetition_penalty != 1:
             logits = self._penalise(logits, token_ids, index)
-        log_probs = tf.nn.log_softmax(logits) + self._mask(logits.shape[-1], index)
-        bans = [*self._bans(token_ids, index)]
-        if bans:
-            ids = tf.concat([ids for ids, _ in bans], axis=1)
-            hits = tf.concat([hits for _, hits in bans], axis=1)
-            log_probs = tf.tensor_scatter_nd_min(
-                log_probs, cells(ids), tf.where(hits, NEVER, 0.0)
+        # Rather than log-probabilities: of these only the chosen ones are needed.
+        probabilities = tf.nn.softmax(logits)
+        if self.prefix:
+            wanted = tf.gather(
+                tf.constant(self.prefix), tf.minimum(index, len(self.prefix) - 1)
             )
-        return log_probs
+            free = (index >= len(self.prefix)) | (tf.range(logits.shape[-1]) == wanted)
+            probabilities = tf.where(free, probabilities, BANNED)
+        bans = [*self._bans(token_ids, index)]
+        ids = tf.concat([ids for ids, _ in bans], axis=1)
+        hits = tf.concat([hits for _, hits in bans], axis=1)
+        # In place, unlike a mask over the whole vocabulary; 2 leaves all as it is.
+        return tf.tensor_scatter_nd_min(
+            probabilities, cells(ids), tf.where(hits, BANNED, 2.0)
+        )
 
     def good_lengths(self, token_ids, lengths):
         """Where captions that could not be ended have to be cut so that they do not
@@ -222,31 +240,18 @@ class TokenRules:
             logits, cells(token_ids), tf.where(written, after, before)
         )
 
-    def _mask(self, vocabulary_size, index):
-        """What depends on the position alone: float32 (V,), 0 or `NEVER`."""
-        mask = np.zeros(vocabulary_size, "float32")
-        mask[[self.start_id, self.pad_id]] = NEVER
-        mask[[phrase[0] for phrase in self.banned if len(phrase) == 1]] = NEVER
-        words = np.arange(vocabulary_size)
-        if self.min_length > 1:
-            not_yet = np.where(words == self.end_id, np.float32(NEVER), mask)
-            mask = tf.where(index + 1 < self.min_length, not_yet, mask)
-        if self.prefix:
-            wanted = tf.gather(
-                tf.constant(self.prefix), tf.minimum(index, len(self.prefix) - 1)
-            )
-            only = tf.where(words == wanted, 0.0, NEVER)
-            mask = tf.where(index < len(self.prefix), only, mask)
-        return mask
-
     def _bans(self, token_ids, index):
-        """What depends on the words so far: pairs of ids and whether they are
-        banned, int32 and bool (N, M)."""
+        """Pairs of ids and whether they are banned, int32 and bool (N, M)."""
         N, L = tf.shape(token_ids)[0], self.max_length
 
         def pair(ids, hits):
             return tf.broadcast_to(ids, tf.shape(hits)), hits
 
+        words = [phrase[0] for phrase in self.banned if len(phrase) == 1]
+        never = np.array([self.start_id, self.pad_id, *words], "int32")
+        yield pair(never, tf.fill([N, len(never)], True))
+        if self.min_length > 1:
+            yield pair(self.end_id, tf.fill([N, 1], index + 1 < self.min_length))
         for phrases in _by_length(p for p in self.banned if len(p) > 1):
             yield pair(phrases[:, -1], _just_written(phrases[:, :-1], token_ids, index))
         for phrases in _by_length(self.bad_endings):

@@ -61,9 +61,9 @@ class DiverseBeamSampler(BeamSampler):
         size = self.num_beams // self.num_groups
         return ([LIVE] + [NONE] * (size - 1)) * self.num_groups
 
-    def choose(self, log_probs, state, rules):
+    def choose(self, probabilities, state, rules):
         size = self.num_beams // self.num_groups
-        taken = tf.zeros_like(log_probs[:, 0])  # (B, V), how often
+        taken = tf.zeros_like(probabilities[:, 0])  # (B, V), how often
         chosen = []
         for start in range(0, self.num_beams, size):
             group = slice(start, start + size)
@@ -72,9 +72,12 @@ class DiverseBeamSampler(BeamSampler):
                 totals=state.totals[:, group],
                 lengths=state.lengths[:, group],
             )
-            counted = log_probs[:, group]
-            wanted = counted - self.diversity_penalty * taken[:, None]
-            parents, words, gained, status = self.search(wanted, counted, own, rules)
+            counted = probabilities[:, group]
+            # A log-probability less the penalty; never 0, so that no ban is lost.
+            factor = tf.maximum(tf.exp(-self.diversity_penalty * taken), 1e-30)
+            parents, words, gained, status = self.search(
+                counted * factor[:, None], counted, own, rules
+            )
             taken = tf.tensor_scatter_nd_add(taken, cells(words), tf.ones_like(gained))
             chosen.append((parents + start, words, gained, status))
         return tuple(tf.concat(each, axis=1) for each in zip(*chosen))

@@ -19,8 +19,6 @@ class GreedySampler(Sampler):
     ```
     """
 
-    def choose(self, log_probs, state, rules):
-        words = tf.argmax(log_probs, axis=-1, output_type=tf.int32)
-        gained = tf.gather(log_probs, words, batch_dims=2)
-        words, status = self.next_status(state.status, words, gained, rules)
-        return None, words, gained, status
+    def choose(self, probabilities, state, rules):
+        words = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return self.write(words, probabilities, state, rules)

@@ -4,7 +4,7 @@ import numbers
 
 import tensorflow as tf
 
-from captioner.samplers.constraints import FINITE, NEVER, NOT_ALLOWED, check_number
+from captioner.samplers.constraints import FINITE, check_number
 from captioner.samplers.sampler import Sampler
 
 
@@ -56,38 +56,36 @@ class RandomSampler(Sampler):
         self.num_hypotheses = self.rows_per_image = int(num_hypotheses)
         self.seed = seed
 
-    def choose(self, log_probs, state, rules):
-        B, K, V = tf.shape(log_probs)[0], *log_probs.shape[1:]
+    def choose(self, probabilities, state, rules):
+        B, K, V = tf.shape(probabilities)[0], *probabilities.shape[1:]
         # As good as 0, by which nothing can be divided.
         greedy = self.temperature < 1e-6
         top_k = 1 if greedy else min(self.top_k or V, V)
-        values, ids = log_probs, None
+        share, ids = probabilities, None
         if top_k < V or self.top_p < 1:
-            values, ids = tf.math.top_k(log_probs, top_k)
-        if not greedy:
-            best = tf.reduce_max(values, axis=-1, keepdims=True)
-            values = tf.where(
-                values > NOT_ALLOWED, (values - best) / self.temperature, NEVER
-            )
-        share = tf.nn.softmax(values)
+            share, ids = tf.math.top_k(probabilities, top_k)
+        share = tf.maximum(share, 0.0)
+        if not greedy and self.temperature != 1:
+            best = tf.reduce_max(share, axis=-1, keepdims=True)
+            share = (share / tf.maximum(best, 1e-37)) ** (1 / self.temperature)
         upto = tf.cumsum(share, axis=-1)
         if self.top_p < 1:
-            upto = tf.cumsum(tf.where(upto - share < self.top_p, share, 0.0), axis=-1)
+            inside = upto - share < self.top_p * upto[:, :, -1:]
+            upto = tf.cumsum(tf.where(inside, share, 0.0), axis=-1)
         # Not quite up to 1: a product that is rounded up would be behind the last.
+        shape, most = [B, K, 1], 0.999999
         if self.seed is None:
-            drawn = tf.random.uniform([B, K, 1], maxval=0.999999)
+            drawn = tf.random.uniform(shape, maxval=most)
         else:
             drawn = tf.random.stateless_uniform(
-                [B, K, 1], [self.seed, state.index], maxval=0.999999
+                shape, [self.seed, state.index], maxval=most, alg="philox"
             )
-        words = tf.reduce_sum(
-            tf.cast(upto <= drawn * upto[:, :, -1:], tf.int32), axis=-1
-        )
+        before = tf.cast(upto <= drawn * upto[:, :, -1:], tf.int32)
+        # One too far where nothing may be written.
+        words = tf.minimum(tf.reduce_sum(before, axis=-1), top_k - 1)
         if ids is not None:
             words = tf.gather(ids, words, batch_dims=2)
-        gained = tf.gather(log_probs, words, batch_dims=2)
-        words, status = self.next_status(state.status, words, gained, rules)
-        return None, words, gained, status
+        return self.write(words, probabilities, state, rules)
 
     def get_config(self):
         config = {

@@ -6,12 +6,7 @@ import typing
 import keras
 import tensorflow as tf
 
-from captioner.samplers.constraints import (
-    FINITE,
-    NOT_ALLOWED,
-    Constraints,
-    check_number,
-)
+from captioner.samplers.constraints import FINITE, Constraints, check_number
 
 # What became of a caption, or of a beam: it goes on, it was ended, the constraints
 # left it nothing to say, it is a place with no caption yet.
@@ -128,11 +123,11 @@ class Sampler:
             logits, cache = next(
                 tf.reshape(state.words, [B * K]), state.cache, state.index
             )
-            log_probs = rules.log_probs(
+            probabilities = rules.probabilities(
                 logits, tf.reshape(state.token_ids, [B * K, L]), state.index
             )
-            log_probs = tf.reshape(log_probs, [B, K, logits.shape[-1]])
-            parents, words, gained, status = self.choose(log_probs, state, rules)
+            probabilities = tf.reshape(probabilities, [B, K, logits.shape[-1]])
+            parents, words, gained, status = self.choose(probabilities, state, rules)
             kept = state.token_ids, state.log_probs, state.totals, state.lengths
             if parents is not None:
                 kept = [tf.gather(each, parents, batch_dims=1) for each in kept]
@@ -178,11 +173,11 @@ class Sampler:
         """The status of the K rows of an image before the first token."""
         return [LIVE] * self.rows_per_image
 
-    def choose(self, log_probs, state, rules):
+    def choose(self, probabilities, state, rules):
         """Which tokens come next.
 
         Args:
-            log_probs: float32 (B, K, V), see `TokenRules.log_probs`.
+            probabilities: float32 (B, K, V), see `TokenRules.probabilities`.
             state: `SamplerState`.
             rules: `TokenRules`.
 
@@ -263,11 +258,21 @@ class Sampler:
             config["constraints"] = Constraints(**config["constraints"])
         return cls(**config)
 
-    def next_status(self, status, words, gained, rules):
-        """For samplers whose rows each go on from themselves: what is written of
-        the words that were chosen, and the status after it, both int32 (B, K)."""
-        live, allowed = status == LIVE, gained > NOT_ALLOWED
-        after = tf.where(words == rules.end_id, ENDED, LIVE)
-        after = tf.where(allowed, after, STUCK)
+    def write(self, words, probabilities, state, rules):
+        """What `choose` returns where each row goes on from itself.
+
+        Args:
+            words: int32 (B, K), the tokens that were chosen.
+            probabilities, state, rules: as those of `choose`.
+        """
+        chosen = tf.gather(probabilities, words, batch_dims=2)
+        live, allowed = state.status == LIVE, chosen >= 0
+        status = tf.where(words == rules.end_id, ENDED, LIVE)
+        status = tf.where(live, tf.where(allowed, status, STUCK), state.status)
         words = tf.where(live & allowed, words, rules.pad_id)
-        return words, tf.where(live, after, status)
+        return None, words, log(chosen), status
+
+
+def log(probabilities):
+    """Log-probabilities, no lower than -87: what is less likely, softmax gives as 0."""
+    return tf.math.log(tf.maximum(probabilities, 1e-37))
