@@ -131,9 +131,10 @@ class Bench:
             N = features.shape[0] * num_beams
             image_cache = model.build_image_cache(features)
             image_cache = repeat_rows(image_cache, num_beams)
-            token_ids = tf.ones(N, tf.int32)
 
             def step(index, logits, cache):
+                # No more than that each step needs the one before it.
+                token_ids = tf.cast(logits[:, 0] > 1e9, tf.int32)
                 return index + 1, *model.step(token_ids, cache, image_cache, index)
 
             _, logits, _ = tf.while_loop(

@@ -87,6 +87,7 @@ class ImageCaptioner:
     def __init__(self, caption_model, preprocessor, sampler="beam"):
         self.caption_model = caption_model
         self.preprocessor = preprocessor
+        self.jit_compile = False
         if caption_model.vision_backbone is not None:
             _check_image_size(
                 caption_model.vision_backbone.image_size,
@@ -150,11 +151,13 @@ class ImageCaptioner:
             optimizer: a Keras optimizer or its name.
             loss: by default `CaptionCrossentropy()`.
             sampler: a `Sampler` or its name; None leaves it as it is.
-            **kwargs: passed on, as `jit_compile` or `weighted_metrics`.
+            **kwargs: passed on, as `weighted_metrics`. With `jit_compile=True`, XLA
+                compiles the decoding loop, too: a slower first call for each size of
+                batch, rounded up to a power of two, and faster ones after it,
+                mostly for few images at a time. Sampling then draws otherwise.
         """
-        if sampler is not None:
-            self._set_sampler(sampler)
-        kwargs.setdefault("jit_compile", False)
+        self.jit_compile = kwargs.setdefault("jit_compile", False)
+        self._set_sampler(self.sampler if sampler is None else sampler)
         self.caption_model.compile(
             optimizer=optimizer, loss=loss or CaptionCrossentropy(), **kwargs
         )
@@ -310,8 +313,29 @@ class ImageCaptioner:
 
     def caption_step(self, image_features):
         """As `generate_step`, and before it the captions, strings (B, n)."""
-        output = self.generate_step(image_features)
+        decode = self.generate_step
+        if self.jit_compile:
+            decode = tf.function(decode, jit_compile=True, autograph=False)
+            decode = self._in_powers_of_two(decode)
+        output = decode(image_features)
         return self.preprocessor.tokenizer.detokenize(output.token_ids), output
+
+    @staticmethod
+    def _in_powers_of_two(decode):
+        """`decode`, for which batches are filled up with repetitions of the last
+        image, since XLA compiles anew for each size."""
+
+        def filled_up(image_features):
+            number = tf.shape(tf.nest.flatten(image_features)[0])[0]
+            size = 2 ** tf.range(31)
+            size = tf.reduce_min(tf.boolean_mask(size, size >= number))
+            rows = tf.minimum(tf.range(size), number - 1)
+            output = decode(
+                tf.nest.map_structure(lambda x: tf.gather(x, rows), image_features)
+            )
+            return type(output)(*(each[:number] for each in output))
+
+        return filled_up
 
     def generate_step(self, image_features):
         """The whole of decoding as TF ops, for any `tf.function`, also one with

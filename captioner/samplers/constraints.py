@@ -182,36 +182,47 @@ class TokenRules:
     prefix: tuple = ()
     bad_endings: tuple = ()
 
-    def probabilities(self, logits, token_ids, index):
-        """What may be written next.
+    def for_rows(self, number):
+        """What N captions may go on with, as a function for each step of a loop.
 
         Args:
-            logits: float (N, V).
-            token_ids: int32 (N, L), what was written before `index`.
-            index: int, the position, may be a tensor.
+            number: N, may be a tensor.
 
         Returns:
-            Probabilities, float32 (N, V); `BANNED` where a token may not be written.
-            They are not scaled anew to sum to 1 without those.
+            A function of logits (N, V), token_ids int32 (N, L), what was written
+            before `index`, and index. It returns probabilities, float32 (N, V), and
+            `BANNED` where a token may not be written; they are not scaled anew to
+            sum to 1 without those.
         """
-        logits = tf.cast(logits, tf.float32)
-        if self.repetition_penalty != 1:
-            logits = self._penalise(logits, token_ids, index)
-        # Rather than log-probabilities: of these only the chosen ones are needed.
-        probabilities = tf.nn.softmax(logits)
-        if self.prefix:
-            wanted = tf.gather(
-                tf.constant(self.prefix), tf.minimum(index, len(self.prefix) - 1)
-            )
-            free = (index >= len(self.prefix)) | (tf.range(logits.shape[-1]) == wanted)
-            probabilities = tf.where(free, probabilities, BANNED)
-        bans = [*self._bans(token_ids, index)]
-        ids = tf.concat([ids for ids, _ in bans], axis=1)
-        hits = tf.concat([hits for _, hits in bans], axis=1)
-        # In place, unlike a mask over the whole vocabulary; 2 leaves all as it is.
-        return tf.tensor_scatter_nd_min(
-            probabilities, cells(ids), tf.where(hits, BANNED, 2.0)
-        )
+        words = [phrase[0] for phrase in self.banned if len(phrase) == 1]
+        never = np.array([self.start_id, self.pad_id, *words], "int32")
+        # Cells rather than a mask over the whole vocabulary, and made only once.
+        never = cells(tf.broadcast_to(never, [number, len(never)]))
+        banned = tf.fill(tf.shape(never)[:2], BANNED)
+
+        def probabilities(logits, token_ids, index):
+            logits = tf.cast(logits, tf.float32)
+            if self.repetition_penalty != 1:
+                logits = self._penalise(logits, token_ids, index)
+            # Rather than log-probabilities: of these only the chosen ones are needed.
+            found = tf.nn.softmax(logits)
+            if self.prefix:
+                wanted = tf.gather(
+                    tf.constant(self.prefix), tf.minimum(index, len(self.prefix) - 1)
+                )
+                words = tf.range(logits.shape[-1])
+                free = (index >= len(self.prefix)) | (words == wanted)
+                found = tf.where(free, found, BANNED)
+            found = tf.tensor_scatter_nd_update(found, never, banned)
+            bans = [*self._bans(token_ids, index)]
+            if bans:
+                ids, hits = (tf.concat(each, axis=1) for each in zip(*bans))
+                # 2 leaves a probability as it is.
+                hits = tf.where(hits, BANNED, 2.0)
+                found = tf.tensor_scatter_nd_min(found, cells(ids), hits)
+            return found
+
+        return probabilities
 
     def good_lengths(self, token_ids, lengths):
         """Where captions that could not be ended have to be cut so that they do not
@@ -241,15 +252,13 @@ class TokenRules:
         )
 
     def _bans(self, token_ids, index):
-        """Pairs of ids and whether they are banned, int32 and bool (N, M)."""
+        """What depends on the words so far and on the place: pairs of ids and
+        whether they are banned, int32 and bool (N, M)."""
         N, L = tf.shape(token_ids)[0], self.max_length
 
         def pair(ids, hits):
             return tf.broadcast_to(ids, tf.shape(hits)), hits
 
-        words = [phrase[0] for phrase in self.banned if len(phrase) == 1]
-        never = np.array([self.start_id, self.pad_id, *words], "int32")
-        yield pair(never, tf.fill([N, len(never)], True))
         if self.min_length > 1:
             yield pair(self.end_id, tf.fill([N, 1], index + 1 < self.min_length))
         for phrases in _by_length(p for p in self.banned if len(p) > 1):
