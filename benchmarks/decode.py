@@ -13,18 +13,19 @@ made impossible, so that every caption has the same length. In one run, in turn:
     products      the matrix products of greedy decoding alone, unrolled, in one graph
 
 The captions of all of them must be the same, or the run fails. Prints a table and one
-line of JSON: captions a second (median of the repetitions), the seconds of the first
-call (tracing and compiling), and by how many MB the process grows at its peak.
+line of JSON: captions a second (median of the repetitions), the seconds that the first
+call takes longer (tracing and compiling), and by how many MB a process grows at its
+peak, from the loaded model to its first captions.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import pathlib
-import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,6 +46,7 @@ class Bench:
     """The ways to decode, each a function of image features to token ids (B, L)."""
 
     def __init__(self, preset, length):
+        self.preset = preset
         self.base = captioner.ImageCaptioner.from_preset(preset)
         self.model = self.base.caption_model
         self.tokenizer = self.base.preprocessor.tokenizer
@@ -58,6 +60,24 @@ class Bench:
                 bias.value, [[i] for i in special], [-1e9] * len(special)
             )
         )
+
+    def ways(self):
+        """By their names, functions that make them."""
+        return {
+            "captioner greedy": lambda: self.captioner(1),
+            "captioner 3 beams": lambda: self.captioner(3),
+            "captioner 5 beams": lambda: self.captioner(5),
+            "captioner greedy XLA": lambda: self.captioner(1, jit=True),
+            "captioner 5 beams XLA": lambda: self.captioner(5, jit=True),
+            "KerasHub greedy": lambda: self.keras_hub(1),
+            "KerasHub 3 beams": lambda: self.keras_hub(3),
+            "KerasHub 5 beams": lambda: self.keras_hub(5),
+            "KerasHub greedy XLA": lambda: self.keras_hub(1, jit=True),
+            "KerasHub 5 beams XLA": lambda: self.keras_hub(5, jit=True),
+            "tutorial": lambda: self.tutorial,
+            "model alone": self.model_alone,
+            "products": self.products,
+        }
 
     def features(self, batch_size):
         """Those of the sample photos, over and over, each with noise of its own."""
@@ -78,18 +98,19 @@ class Bench:
         step = tf.function(task.generate_step, jit_compile=jit, autograph=False)
         return lambda features: step(features).token_ids[:, 0].numpy()
 
-    def keras_hub(self, num_beams):
+    def keras_hub(self, num_beams, jit=False):
         model, L = self.model, self.length
         if num_beams == 1:
             sampler = keras_hub.samplers.GreedySampler()
         else:
             sampler = keras_hub.samplers.BeamSampler(num_beams)
 
-        @tf.function(autograph=False)
+        @tf.function(jit_compile=jit, autograph=False)
         def decode(features):
             B = features.shape[0]
             image_cache = model.build_image_cache(features)
-            image_cache = repeat_rows(image_cache, num_beams)
+            if num_beams > 1:
+                image_cache = repeat_rows(image_cache, num_beams)
 
             def next(prompt, cache, index):
                 last = tf.gather(prompt, index - 1, axis=1)
@@ -123,14 +144,13 @@ class Bench:
             captions.append(caption)
         return np.array(captions, "int32")
 
-    def model_alone(self, num_beams=1):
+    def model_alone(self):
         model, L = self.model, self.length
 
         @tf.function(autograph=False)
         def decode(features):
-            N = features.shape[0] * num_beams
+            N = features.shape[0]
             image_cache = model.build_image_cache(features)
-            image_cache = repeat_rows(image_cache, num_beams)
 
             def step(index, logits, cache):
                 # No more than that each step needs the one before it.
@@ -150,18 +170,17 @@ class Bench:
 
         return lambda features: (decode(features).numpy(), None)[1]
 
-    def products(self, num_beams=1):
+    def products(self):
         blocks, logits_kernel = self.model.blocks, self.model.logits_dense.kernel
         D, L = self.model.hidden_dim, self.length
 
         @tf.function(autograph=False)
         def decode(features):
             B, P, E = features.shape
-            x = tf.zeros((B * num_beams, D))
+            x = tf.zeros((B, D))
             for block in blocks:
                 image = tf.reshape(features, (-1, E)) @ block.fusion.image_dense.kernel
-                image = tf.reshape(image, (B, P, D))[:, 0]
-                x += tf.repeat(image, num_beams, axis=0)
+                x += tf.reshape(image, (B, P, D))[:, 0]
             states = [x for _ in blocks]
             for _ in range(L):  # each product needs the one before it
                 for i, block in enumerate(blocks):
@@ -182,49 +201,56 @@ def memory(name):
             return int(line.split()[1]) / 1024
 
 
-def grown(function):
-    """By how many MB the process grows, at its peak, while a function runs."""
-    libc = ctypes.CDLL(None)
-    # Until it ends, freed blocks go back to the system at once: what an earlier run
-    # left would hide what this one takes. M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
-    libc.mallopt(-3, 2**16)
-    libc.malloc_trim(0)
+def peak_of(bench, name, features):
+    """By how many MB a new process grows, at its peak, from a loaded model to its first
+    captions. A new one, since TensorFlow keeps the memory that it once had."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, features)
+        file.flush()
+        command = [sys.executable, __file__, "--preset", bench.preset]
+        command += ["--length", str(bench.length), "--peak-of", name, file.name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def print_peak(bench, name, path):
+    """The other side of `peak_of`."""
+    way, features = bench.ways()[name](), tf.constant(np.load(path))
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the last peak
     before = memory("VmRSS")
-    function()
-    peak = memory("VmHWM") - before
-    libc.mallopt(-3, 2**25)
-    libc.mallopt(-1, 2**26)
-    return peak
+    way(features)
+    print(memory("VmHWM") - before)
 
 
-def measure(ways, features, repetitions):
+def measure(bench, names, features, repetitions):
     """Runs ways of decoding in turn.
 
     Args:
-        ways: dict of name -> function of features, which returns token ids or None.
-        features: dict of name -> the features of that way.
+        bench: `Bench`.
+        names: those of some of its ways.
+        features: (B, P, E); a way that takes one image at a time is given two.
 
     Returns:
         dict of name -> dict of figures; dict of name -> token ids.
     """
-    figures, found, seconds = {}, {}, {name: [] for name in ways}
+    figures, found, ways = {}, {}, {name: bench.ways()[name]() for name in names}
+    given = {name: features[:2] if name == "tutorial" else features for name in names}
+    seconds = {name: [] for name in names}
     for name, way in ways.items():
         started = time.perf_counter()
-        found[name] = way(features[name])
-        first = time.perf_counter() - started
-        megabytes = grown(lambda: way(features[name]))
-        figures[name] = {"first_seconds": first, "peak_mb": megabytes}
+        found[name] = way(given[name])
+        figures[name] = {"first_seconds": time.perf_counter() - started}
     for _ in range(repetitions):
         for name, way in ways.items():
             started = time.perf_counter()
-            way(features[name])
+            way(given[name])
             seconds[name].append(time.perf_counter() - started)
     for name, each in figures.items():
         median = statistics.median(seconds[name])
         each["seconds"] = median
-        each["captions_per_second"] = len(features[name]) / median
-        each["first_seconds"] -= median
+        each["captions_per_second"] = len(given[name]) / median
+        each["first_seconds"] = max(each["first_seconds"] - median, 0.0)
+        each["peak_mb"] = peak_of(bench, name, given[name])
     return figures, found
 
 
@@ -234,15 +260,19 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--length", type=int, default=20, help="tokens of a caption")
     parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     bench = Bench(arguments.preset, arguments.length)
+    if arguments.peak_of:
+        return print_peak(bench, *arguments.peak_of)
 
     records, different = [], []
     print(f"{'':24}{'captions/s':>12}{'x greedy':>10}{'first s':>9}{'peak MB':>9}")
 
-    def report(batch_size, length, ways, features):
-        figures, found = measure(ways, features, arguments.repetitions)
-        print(f"batch {batch_size}, {length} tokens")
+    def report(bench, batch_size, names):
+        features = bench.features(batch_size)
+        figures, found = measure(bench, names, features, arguments.repetitions)
+        print(f"batch {batch_size}, {bench.length} tokens")
         greedy = figures["captioner greedy"]["captions_per_second"]
         for name, each in figures.items():
             ratio = each["captions_per_second"] / greedy
@@ -250,55 +280,27 @@ def main():
                 f"  {name:22}{each['captions_per_second']:12.1f}{ratio:10.2f}"
                 f"{each['first_seconds']:9.1f}{each['peak_mb']:9.0f}"
             )
-            records.append({"batch": batch_size, "tokens": length, "way": name, **each})
+            place = {"batch": batch_size, "tokens": bench.length, "way": name}
+            records.append({**place, **each})
         sys.stdout.flush()
-        return found
+        for beams in ("greedy", "3 beams", "5 beams"):
+            expected = found.get(f"captioner {beams}")
+            for name in found:
+                if beams in name or (beams, name) == ("greedy", "tutorial"):
+                    if not np.array_equal(found[name], expected[: len(found[name])]):
+                        different.append(f"{name}, batch {batch_size}")
 
     for batch_size in arguments.batch_sizes:
-        features = bench.features(batch_size)
-        few = features[:2]  # one at a time, it takes the same time for each
-        ways = {
-            "captioner greedy": bench.captioner(1),
-            "captioner 3 beams": bench.captioner(3),
-            "captioner 5 beams": bench.captioner(5),
-            "captioner greedy XLA": bench.captioner(1, jit=True),
-            "captioner 5 beams XLA": bench.captioner(5, jit=True),
-            "KerasHub greedy": bench.keras_hub(1),
-            "KerasHub 3 beams": bench.keras_hub(3),
-            "KerasHub 5 beams": bench.keras_hub(5),
-            "tutorial": bench.tutorial,
-            "model alone": bench.model_alone(),
-            "products": bench.products(),
-            "model alone, 5 rows": bench.model_alone(5),
-            "products, 5 rows": bench.products(5),
-        }
-        given = {name: few if name == "tutorial" else features for name in ways}
-        found = report(batch_size, arguments.length, ways, given)
-        for beams in ("greedy", "3 beams", "5 beams"):
-            names = [
-                name for name in found if beams in name and found[name] is not None
-            ]
-            names += ["tutorial"] if beams == "greedy" else []
-            for name in names[1:]:
-                same = len(found[name])
-                if not np.array_equal(found[name], found[names[0]][:same]):
-                    different.append(f"{name}, batch {batch_size}")
+        report(bench, batch_size, [*bench.ways()])
     # Long captions and large batches.
-    for batch_size, length in ((8, 80), (512, arguments.length)):
-        larger = Bench(bench.base, length)
-        features = larger.features(batch_size)
-        ways = {
-            "captioner greedy": larger.captioner(1),
-            "captioner 5 beams": larger.captioner(5),
-        }
-        found = report(batch_size, length, ways, dict.fromkeys(ways, features))
-        assert found["captioner greedy"].shape == (batch_size, length)
+    longer = Bench(arguments.preset, 80)
+    report(longer, 8, ["captioner greedy", "captioner 5 beams"])
+    report(bench, 512, ["captioner greedy", "captioner 5 beams"])
 
     print(f"captions that differ: {', '.join(different) or 'none'}")
     record = {
-        "preset": str(arguments.preset),
+        "preset": arguments.preset,
         "cpus": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
         "tensorflow": tf.__version__,
         "keras_hub": keras_hub.__version__,
         "repetitions": arguments.repetitions,

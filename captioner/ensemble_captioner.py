@@ -63,9 +63,10 @@ class EnsembleCaptioner(ImageCaptioner):
     def feature_spec(self):
         return tuple(member.feature_spec for member in self.members)
 
-    def compile(self, sampler):
-        """Choose the sampler, a `Sampler` or its name."""
-        self._set_sampler(sampler)
+    def compile(self, sampler=None, jit_compile=False):
+        """As that of an `ImageCaptioner`, of what decoding needs."""
+        self.jit_compile = jit_compile
+        self._set_sampler(self.sampler if sampler is None else sampler)
 
     def fit(self, *args, **kwargs):
         raise ValueError("An ensemble is not trained; its members are.")

@@ -156,7 +156,7 @@ class ImageCaptioner:
                 batch, rounded up to a power of two, and faster ones after it,
                 mostly for few images at a time. Sampling then draws otherwise.
         """
-        self.jit_compile = kwargs.setdefault("jit_compile", False)
+        self.jit_compile = kwargs.setdefault("jit_compile", False) is True
         self._set_sampler(self.sampler if sampler is None else sampler)
         self.caption_model.compile(
             optimizer=optimizer, loss=loss or CaptionCrossentropy(), **kwargs
@@ -304,6 +304,8 @@ class ImageCaptioner:
 
     def caption_features(self, image_features):
         """Image features, (B, P, E) -> list of B captions, and their scores."""
+        if not len(tf.nest.flatten(image_features)[0]):
+            raise ValueError("image_features must hold one image or more. Received: 0")
         image_features = tf.nest.map_structure(
             lambda each: tf.cast(each, tf.float32), image_features
         )
