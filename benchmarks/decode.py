@@ -30,13 +30,13 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import keras  # noqa: E402
 import keras_hub  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import captioner  # noqa: E402
 from captioner.caption import DEFAULT_PRESET  # noqa: E402
-from captioner.caption_model import repeat_rows  # noqa: E402
 from captioner.tokenizer import SPECIAL_TOKENS  # noqa: E402
 
 SAMPLES = pathlib.Path(__file__).resolve().parent.parent / "data" / "samples"
@@ -110,7 +110,9 @@ class Bench:
             B = features.shape[0]
             image_cache = model.build_image_cache(features)
             if num_beams > 1:
-                image_cache = repeat_rows(image_cache, num_beams)
+                image_cache = keras.tree.map_structure(
+                    lambda x: tf.repeat(x, num_beams, axis=0), image_cache
+                )
 
             def next(prompt, cache, index):
                 last = tf.gather(prompt, index - 1, axis=1)

@@ -99,22 +99,24 @@ def _sampler(preset, options):
         return None
     folder = presets.find_preset(preset)
     presets.verify_preset(folder)
-    own = presets.read_json(folder, presets.CONFIG_FILE).get("sampler", {})
-    name = own.get("name", "beam")
-    if "num_beams" in given and "beam" not in name:
-        name = "beam"
-    name = given.pop("sampler", name)
-    if name not in SAMPLERS:
-        raise presets.PresetError(f"{folder}: cannot be rebuilt ({name})")
+    try:
+        own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]
+        name, config = own["name"], dict(own["config"])
+        constraints = dict(config.pop("constraints", {}))
+        if name == "greedy" and "num_beams" in given:
+            name = "beam"
+        name = given.pop("sampler", name)
+        sampler_class = SAMPLERS[name]
+    except (KeyError, TypeError, ValueError):
+        return None  # what loads the preset says what is wrong with it
     allowed = {
         argument
-        for base in SAMPLERS[name].__mro__
+        for base in sampler_class.__mro__
         for argument in inspect.signature(base.__init__).parameters
     }
-    config = {k: v for k, v in own.get("config", {}).items() if k in allowed}
-    constraints = dict(config.get("constraints", {}))
+    config = {option: value for option, value in config.items() if option in allowed}
     for option, value in given.items():
-        if option in inspect.signature(Constraints).parameters:
+        if option in Constraints.__dataclass_fields__:
             constraints[option] = value
         elif option in allowed:
             config[option] = value
@@ -122,12 +124,14 @@ def _sampler(preset, options):
             raise ValueError(
                 f"The {name} sampler has no such option. Received: {option}={value}"
             )
-    return SAMPLERS[name].from_config({**config, "constraints": constraints})
+    try:
+        return sampler_class.from_config({**config, "constraints": constraints})
+    except TypeError as error:  # the preset's own
+        raise presets.PresetError(f"{folder}: cannot be rebuilt ({error})") from error
 
 
 def _sampler_options(command):
-    """The flags that choose a sampler and its constraints; of each other command the
-    preset's own sampler."""
+    """The flags that choose a sampler, its arguments and its constraints."""
     positive = click.FloatRange(min=0)
     for option in reversed(
         [

@@ -222,7 +222,9 @@ class ImageCaptioner:
             raise ValueError(f"images must hold one or more. Received: images={images}")
         results = []
         for start in range(0, len(flat), batch_size):
-            image_features = self._features_of(flat[start : start + batch_size])
+            image_features = _float32(
+                self._features_of(flat[start : start + batch_size])
+            )
             texts, output = self._generate(image_features)
             maps = [None] * len(texts)
             if attention:
@@ -252,16 +254,10 @@ class ImageCaptioner:
             encoded = self._encode(batch)
             if len(photos) == len(images):
                 return encoded
-        encoded = iter(encoded)
+        encoded = iter(_float32(encoded))
+        kept = (tf.cast(x, tf.float32) for x in images if self._are_features(x))
         return tf.stack(
-            [
-                (
-                    tf.cast(image, tf.float32)
-                    if self._are_features(image)
-                    else next(encoded)
-                )
-                for image in images
-            ]
+            [next(kept if self._are_features(x) else encoded) for x in images]
         )
 
     def _results(self, texts, output, maps):
@@ -306,10 +302,7 @@ class ImageCaptioner:
         """Image features, (B, P, E) -> list of B captions, and their scores."""
         if not len(tf.nest.flatten(image_features)[0]):
             raise ValueError("image_features must hold one image or more. Received: 0")
-        image_features = tf.nest.map_structure(
-            lambda each: tf.cast(each, tf.float32), image_features
-        )
-        texts, output = self._generate(image_features)
+        texts, output = self._generate(_float32(image_features))
         texts = [caption.decode() for caption in texts[:, 0].numpy()]
         return texts, output.scores[:, 0].numpy()
 
@@ -458,6 +451,10 @@ class ImageCaptioner:
             if card:
                 (folder / "README.md").write_text(card, encoding="utf-8")
         return pathlib.Path(path)
+
+
+def _float32(image_features):
+    return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), image_features)
 
 
 def _check_sizes(config, tokenizer):

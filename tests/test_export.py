@@ -69,7 +69,7 @@ print(json.dumps(found))
 
 
 def served(folders, tmp_path):
-    """The captions and scores of all photos from SavedModels, in a process of its own."""
+    """Captions and scores of all photos by SavedModels, in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     folders = json.dumps([str(folder) for folder in folders])
     done = subprocess.run(

@@ -625,7 +625,7 @@ def test_beams_stop_when_none_can_win_any_more():
 def test_an_image_in_a_batch_is_captioned_as_alone(sampler):
     next, table = bigram_model(seed=6, batch_size=12, end_logit=-0.5)
     together = sample_all(sampler, next, table, 12, no_repeat_ngram_size=2)
-    for image in range(12):
+    for image in (0, 5, 11):
         cache = table[image : image + 1]
         alone = sample_all(sampler, next, cache, 1, no_repeat_ngram_size=2)
         np.testing.assert_array_equal(alone.token_ids[0], together.token_ids[image])
