@@ -342,6 +342,17 @@ def test_compiled_by_xla_alike(sampler):
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sampler", **NAMES)
+def test_a_prefix_may_be_as_unlikely_as_it_likes(sampler):
+    def next(token_ids, cache, index):
+        logits = 300.0 * tf.one_hot(tf.where(index < 4, 3, END), 6)
+        return tf.repeat(logits[None], tf.shape(token_ids)[0], axis=0), cache
+
+    output = sample(sampler, next, tf.zeros((2, 1)), 2, prefix=(4, 5))
+    assert output.token_ids.numpy().tolist() == [[4, 5, 3, 3, END, PAD, PAD, PAD]] * 2
+    assert np.all(output.status == ENDED) and np.all(output.totals > -200)
+
+
 def test_repetition_penalty_is_that_of_ctrl():
     next, table = bigram_model(seed=10, batch_size=8, end_logit=-1.0, scale=2.0)
     output = sample(

@@ -65,6 +65,7 @@ class Constraints:
             if name == "max_length" and value is None:
                 continue
             check_number(name, value, least, most, numbers.Integral)
+            object.__setattr__(self, name, int(value))
         check_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
         if self.max_length is not None and self.min_length > self.max_length:
             raise ValueError(

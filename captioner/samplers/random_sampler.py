@@ -5,7 +5,7 @@ import numbers
 import tensorflow as tf
 
 from captioner.samplers.constraints import FINITE, check_number
-from captioner.samplers.sampler import Sampler
+from captioner.samplers.sampler import SMALLEST, Sampler
 
 
 class RandomSampler(Sampler):
@@ -51,10 +51,10 @@ class RandomSampler(Sampler):
         if seed is not None:
             check_number("seed", seed, 0, 2**31 - 1, numbers.Integral)
         self.temperature = float(temperature)
-        self.top_k = top_k
+        self.top_k = top_k if top_k is None else int(top_k)
         self.top_p = float(top_p)
         self.num_hypotheses = self.rows_per_image = int(num_hypotheses)
-        self.seed = seed
+        self.seed = seed if seed is None else int(seed)
 
     def choose(self, probabilities, state, rules):
         B, K, V = tf.shape(probabilities)[0], *probabilities.shape[1:]
@@ -64,10 +64,11 @@ class RandomSampler(Sampler):
         share, ids = probabilities, None
         if top_k < V or self.top_p < 1:
             share, ids = tf.math.top_k(probabilities, top_k)
-        share = tf.maximum(share, 0.0)
+        # What may be written, as a prefix, may be as unlikely as it likes.
+        share = tf.where(share < 0, 0.0, tf.maximum(share, SMALLEST))
         if not greedy and self.temperature != 1:
             best = tf.reduce_max(share, axis=-1, keepdims=True)
-            share = (share / tf.maximum(best, 1e-37)) ** (1 / self.temperature)
+            share = (share / tf.maximum(best, SMALLEST)) ** (1 / self.temperature)
         upto = tf.cumsum(share, axis=-1)
         if self.top_p < 1:
             inside = upto - share < self.top_p * upto[:, :, -1:]

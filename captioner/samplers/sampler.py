@@ -11,6 +11,7 @@ from captioner.samplers.constraints import FINITE, Constraints, check_number
 # What became of a caption, or of a beam: it goes on, it was ended, the constraints
 # left it nothing to say, it is a place with no caption yet.
 LIVE, ENDED, STUCK, NONE = range(4)
+SMALLEST = 1e-37  # about the least float32 above 0
 
 
 class SamplerOutput(typing.NamedTuple):
@@ -274,5 +275,6 @@ class Sampler:
 
 
 def log(probabilities):
-    """Log-probabilities, no lower than -87: what is less likely, softmax gives as 0."""
-    return tf.math.log(tf.maximum(probabilities, 1e-37))
+    """Log-probabilities, no lower than -85: of what is less likely, softmax knows no
+    more."""
+    return tf.math.log(tf.maximum(probabilities, SMALLEST))
