@@ -185,31 +185,46 @@ class TokenRules:
     prefix: tuple = ()
     bad_endings: tuple = ()
 
-    def probabilities(self, logits, token_ids, index):
-        """What may be written next.
+    def for_rows(self, number):
+        """What N captions may go on with, as a function for each step of a loop.
 
         Args:
-            logits: float (N, V).
-            token_ids: int32 (N, L), what was written before `index`.
-            index: int, the position, may be a tensor.
+            number: N, may be a tensor.
 
         Returns:
-            Probabilities, float32 (N, V); `BANNED` where a token may not be written.
-            They are not scaled anew to sum to 1 without those.
+            A function of logits (N, V), of token_ids int32 (N, L), what was written
+            before `index`, and of index. It returns probabilities, float32 (N, V),
+            `BANNED` where a token may not be written; they are not scaled anew to sum
+            to 1 without those.
         """
-        logits = tf.cast(logits, tf.float32)
-        if self.repetition_penalty != 1:
-            logits = self._penalise(logits, token_ids, index)
-        allowed = self._allowed(logits.shape[-1], index)
-        # Rather than log-probabilities: of these only the chosen ones are needed.
-        found = tf.where(allowed, tf.nn.softmax(logits), BANNED)
-        bans = [*self._bans(token_ids, index)]
-        if bans:
-            ids, hits = (tf.concat(each, axis=1) for each in zip(*bans))
-            # 2 leaves a probability as it is.
-            hits = tf.where(hits, BANNED, 2.0)
-            found = tf.tensor_scatter_nd_min(found, cells(ids), hits)
-        return found
+        words = [phrase[0] for phrase in self.banned if len(phrase) == 1]
+        never = np.array([self.start_id, self.pad_id, *words], "int32")
+        # Written in place, and found once: a mask over all of V would be another
+        # reading of all probabilities at each step.
+        never = cells(tf.broadcast_to(never, [number, len(never)]))
+        banned = tf.fill(tf.shape(never)[:2], BANNED)
+
+        def probabilities(logits, token_ids, index):
+            logits = tf.cast(logits, tf.float32)
+            if self.repetition_penalty != 1:
+                logits = self._penalise(logits, token_ids, index)
+            # Rather than log-probabilities: of these only the chosen ones are needed.
+            found = tf.nn.softmax(logits)
+            if self.prefix:
+                last = len(self.prefix) - 1
+                wanted = tf.gather(tf.constant(self.prefix), tf.minimum(index, last))
+                free = (index > last) | (tf.range(logits.shape[-1]) == wanted)
+                found = tf.where(free, found, BANNED)
+            found = tf.tensor_scatter_nd_update(found, never, banned)
+            bans = [*self._bans(token_ids, index)]
+            if bans:
+                ids, hits = (tf.concat(each, axis=1) for each in zip(*bans))
+                # 2 leaves a probability as it is.
+                hits = tf.where(hits, BANNED, 2.0)
+                found = tf.tensor_scatter_nd_min(found, cells(ids), hits)
+            return found
+
+        return probabilities
 
     def good_lengths(self, token_ids, lengths):
         """Where captions that could not be ended have to be cut so that they do not
@@ -238,29 +253,16 @@ class TokenRules:
             logits, cells(token_ids), tf.where(written, after, before)
         )
 
-    def _allowed(self, vocabulary_size, index):
-        """What depends on the place alone: bool (V,)."""
-        allowed = np.ones(vocabulary_size, bool)
-        allowed[[self.start_id, self.pad_id]] = False
-        allowed[[phrase[0] for phrase in self.banned if len(phrase) == 1]] = False
-        ids = np.arange(vocabulary_size)
-        if self.min_length > 1:
-            late = index + 1 >= self.min_length
-            allowed = allowed & ((ids != self.end_id) | late)
-        if self.prefix:
-            last = len(self.prefix) - 1
-            wanted = tf.gather(tf.constant(self.prefix), tf.minimum(index, last))
-            allowed = tf.where(index <= last, ids == wanted, allowed)
-        return allowed
-
     def _bans(self, token_ids, index):
-        """What depends on the words so far: pairs of ids and whether they are
-        banned, int32 and bool (N, M)."""
-        L = self.max_length
+        """What depends on the place and the words so far: pairs of ids and whether
+        they are banned, int32 and bool (N, M)."""
+        N, L = tf.shape(token_ids)[0], self.max_length
 
         def pair(ids, hits):
             return tf.broadcast_to(ids, tf.shape(hits)), hits
 
+        if self.min_length > 1:
+            yield pair(self.end_id, tf.fill([N, 1], index + 1 < self.min_length))
         for phrases in _by_length(p for p in self.banned if len(p) > 1):
             yield pair(phrases[:, -1], _just_written(phrases[:, :-1], token_ids, index))
         for phrases in _by_length(self.bad_endings):

@@ -115,6 +115,7 @@ class Sampler:
 
     def __call__(self, next, text_cache, batch_size, rules):
         B, K, L = batch_size, self.rows_per_image, rules.max_length
+        allowed = rules.for_rows(B * K)
 
         def keep_going(*state):
             return tf.reduce_any(SamplerState(*state).open)
@@ -124,7 +125,7 @@ class Sampler:
             logits, cache = next(
                 tf.reshape(state.words, [B * K]), state.cache, state.index
             )
-            probabilities = rules.probabilities(
+            probabilities = allowed(
                 logits, tf.reshape(state.token_ids, [B * K, L]), state.index
             )
             probabilities = tf.reshape(probabilities, [B, K, logits.shape[-1]])
@@ -178,7 +179,7 @@ class Sampler:
         """Which tokens come next.
 
         Args:
-            probabilities: float32 (B, K, V), see `TokenRules.probabilities`.
+            probabilities: float32 (B, K, V), see `TokenRules.for_rows`.
             state: `SamplerState`.
             rules: `TokenRules`.
 
