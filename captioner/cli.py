@@ -87,34 +87,123 @@ def _import_tensorflow():
         os.close(nowhere)
 
 
-def _sampler(preset, num_beams, length_penalty):
+def _sampler(preset, options):
     """The preset's sampler, changed as the flags ask; None where they ask nothing."""
-    from captioner import presets
-    from captioner.samplers import BeamSampler
+    import inspect
 
-    given = {"num_beams": num_beams, "length_penalty": length_penalty}
-    given = {name: value for name, value in given.items() if value is not None}
+    from captioner import presets
+    from captioner.samplers import SAMPLERS, Constraints
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     if not given:
         return None
     folder = presets.find_preset(preset)
     presets.verify_preset(folder)
-    own = presets.read_json(folder, presets.CONFIG_FILE).get("sampler", {})
-    # A preset without beams is greedy, which is one beam.
-    return BeamSampler(**{"num_beams": 1, **own.get("config", {}), **given})
+    try:
+        own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]
+        name, config = own["name"], dict(own["config"])
+        constraints = dict(config.pop("constraints", {}))
+        if name == "greedy" and "num_beams" in given:
+            name = "beam"
+        name = given.pop("sampler", name)
+        sampler_class = SAMPLERS[name]
+    except (KeyError, TypeError, ValueError):
+        return None  # what loads the preset says what is wrong with it
+    allowed = {
+        argument
+        for base in sampler_class.__mro__
+        for argument in inspect.signature(base.__init__).parameters
+    }
+    config = {option: value for option, value in config.items() if option in allowed}
+    for option, value in given.items():
+        if option in Constraints.__dataclass_fields__:
+            constraints[option] = value
+        elif option in allowed:
+            config[option] = value
+        else:
+            raise ValueError(
+                f"The {name} sampler has no such option. Received: {option}={value}"
+            )
+    try:
+        return sampler_class.from_config({**config, "constraints": constraints})
+    except TypeError as error:  # the preset's own
+        raise presets.PresetError(f"{folder}: cannot be rebuilt ({error})") from error
 
 
 def _sampler_options(command):
-    for option in (
-        click.option(
-            "--length-penalty",
-            type=click.FloatRange(min=0),
-            help="0 favours short captions, 1 long ones.  [default: the preset's]",
-        ),
-        click.option(
-            "--num-beams",
-            type=click.IntRange(1, 1024),
-            help="Captions followed at a time; 1 is greedy.  [default: the preset's]",
-        ),
+    """The flags that choose a sampler, its arguments and its constraints."""
+    positive = click.FloatRange(min=0)
+    for option in reversed(
+        [
+            click.option(
+                "--sampler",
+                type=click.Choice(["greedy", "beam", "diverse_beam", "random"]),
+                help="How words are chosen.  [default: as the preset does]",
+            ),
+            click.option(
+                "--num-beams",
+                type=click.IntRange(1, 1024),
+                help="Captions followed at a time; 1 is greedy.",
+            ),
+            click.option(
+                "--length-penalty",
+                type=positive,
+                help="0 favours short captions, 1 long ones.",
+            ),
+            click.option(
+                "--length-normalization",
+                type=click.Choice(["average", "gnmt"]),
+                help="What the length penalty is a power of.",
+            ),
+            click.option(
+                "--num-groups", type=int, help="Of diverse_beam: groups of beams."
+            ),
+            click.option(
+                "--diversity-penalty",
+                type=positive,
+                help="Of diverse_beam: how far groups keep apart.",
+            ),
+            click.option(
+                "--temperature", type=positive, help="Of random: 0 is greedy."
+            ),
+            click.option(
+                "--top-k", type=int, help="Of random: draw from the k likeliest words."
+            ),
+            click.option(
+                "--top-p",
+                type=float,
+                help="Of random: draw from the likeliest words of this probability.",
+            ),
+            click.option(
+                "--seed", type=int, help="Of random: the same captions each time."
+            ),
+            click.option("--min-length", type=int, help="Words, and one for the end."),
+            click.option("--max-length", type=int, help="Words, and one for the end."),
+            click.option(
+                "--no-repeat-ngram-size",
+                type=int,
+                help="No so many words in a row come twice.",
+            ),
+            click.option(
+                "--repetition-penalty",
+                type=float,
+                help="Above 1: words that were written become less likely.",
+            ),
+            click.option(
+                "--banned",
+                multiple=True,
+                metavar="TEXT",
+                help="A word or phrase that is not written; may be repeated.",
+            ),
+            click.option("--prefix", help="What every caption begins with."),
+            click.option(
+                "--bad-ending",
+                "bad_endings",
+                multiple=True,
+                metavar="TEXT",
+                help="What no caption ends in; may be repeated.",
+            ),
+        ]
     ):
         command = option(command)
     return command
@@ -155,9 +244,8 @@ def caption_command(
     output,
     sidecars,
     overwrite,
-    num_beams,
-    length_penalty,
     batch_size,
+    **sampler_options,
 ):
     """Caption photos and folders of photos.
 
@@ -171,7 +259,8 @@ def caption_command(
       captioner caption photo.jpg
       captioner caption photos/ -o captions.csv
       captioner caption photos/ --sidecars --preset run/preset
-      captioner caption photos/ --num-beams 5 --length-penalty 1
+      captioner caption photos/ --num-beams 5 --bad-ending a --bad-ending "of the"
+      captioner caption photos/ --sampler random --top-p 0.9 --seed 1
     """
     _import_tensorflow()
     from captioner.caption import DEFAULT_PRESET, caption
@@ -183,7 +272,7 @@ def caption_command(
         output=output,
         sidecars=sidecars,
         overwrite=overwrite,
-        sampler=_sampler(preset, num_beams, length_penalty),
+        sampler=_sampler(preset, sampler_options),
         batch_size=batch_size,
     )
     done = failed = 0
@@ -347,12 +436,11 @@ def evaluate_command(
     dataset,
     split,
     compare_with,
-    num_beams,
-    length_penalty,
     output,
     overwrite,
     batch_size,
     java_metrics,
+    **sampler_options,
 ):
     """Score a preset, or captions in a file, on a split of DATASET.
 
@@ -374,7 +462,7 @@ def evaluate_command(
         preset,
         dataset,
         split,
-        _sampler(preset, num_beams, length_penalty),
+        _sampler(preset, sampler_options),
         output,
         overwrite,
         batch_size,
@@ -392,7 +480,7 @@ def evaluate_command(
 @click.argument("output", type=click.Path())
 @_sampler_options
 @click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
-def export_command(preset, output, num_beams, length_penalty, overwrite):
+def export_command(preset, output, overwrite, **sampler_options):
     """Write PRESET as a SavedModel that takes encoded photos and returns captions.
 
     \b
@@ -403,9 +491,7 @@ def export_command(preset, output, num_beams, length_penalty, overwrite):
     _import_tensorflow()
     from captioner.export import export
 
-    path = export(
-        preset, output, _sampler(preset, num_beams, length_penalty), overwrite
-    )
+    path = export(preset, output, _sampler(preset, sampler_options), overwrite)
     click.echo(path)
 
 

@@ -99,8 +99,8 @@ class ExportedCaptioner(tf.Module):
         images = tf.map_fn(
             lambda one: convert(convert.decode(one)),
             image_bytes,
-            fn_output_signature=tf.TensorSpec((*convert.image_size, 3), tf.float32),
+            fn_output_signature=self._captioner.image_spec,
         )
         image_features = self._captioner.caption_model.encode(images)
-        captions, scores = self._captioner.generate_step(image_features)
-        return {"captions": captions, "scores": scores}
+        captions, output = self._captioner.caption_step(image_features)
+        return {"captions": captions[:, 0], "scores": output.scores[:, 0]}

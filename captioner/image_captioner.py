@@ -1,5 +1,7 @@
 """The task: photos in, captions out; with everything that a user does with it."""
 
+import copy
+import math
 import pathlib
 
 import keras
@@ -9,11 +11,16 @@ from keras import ops
 
 from captioner import presets
 from captioner.caption_model import CaptionModel
+from captioner.generate_result import GenerateResult, Hypothesis
 from captioner.image_converter import ImageConverter
 from captioner.image_files import load_image
 from captioner.preprocessor import CaptionPreprocessor
 from captioner.samplers import SAMPLERS
+from captioner.samplers.sampler import ENDED, LIVE, STUCK
 from captioner.tokenizer import Tokenizer
+
+# As `GenerateResult` names them; there is none where there is no caption.
+FINISH_REASONS = {ENDED: "end", LIVE: "length", STUCK: "constraints"}
 
 
 @keras.saving.register_keras_serializable(package="captioner")
@@ -60,8 +67,12 @@ class ImageCaptioner:
     Args:
         caption_model: a `CaptionModel` with its `vision_backbone`.
         preprocessor: a `CaptionPreprocessor`.
-        sampler: how words are chosen, a `Sampler` or "greedy" or "beam"; by
+        sampler: how words are chosen, a `Sampler` or a name in `SAMPLERS`; by
             default beam search with 3 beams.
+
+    Raises:
+        ValueError: the parts do not fit each other, or the sampler's options or
+            constraints do not fit the vocabulary.
 
     Example:
 
@@ -69,12 +80,14 @@ class ImageCaptioner:
     captioner = ImageCaptioner.from_preset("efficientnet_lite2_lstm_flickr8k")
     captioner.generate("photo.jpg")                      # "a dog runs on grass"
     captioner.generate(["a.jpg", "b.jpg"])               # a list of two
+    captioner.generate_results("photo.jpg").score        # and all else that is known
     ```
     """
 
     def __init__(self, caption_model, preprocessor, sampler="beam"):
         self.caption_model = caption_model
         self.preprocessor = preprocessor
+        self.jit_compile = False
         if caption_model.vision_backbone is not None:
             _check_image_size(
                 caption_model.vision_backbone.image_size,
@@ -90,25 +103,46 @@ class ImageCaptioner:
                     f"Received: sampler={sampler}"
                 )
             sampler = SAMPLERS[sampler]()
+        vocabulary_size = self.preprocessor.tokenizer.vocabulary_size
+        num_beams = getattr(sampler, "num_beams", 1)
+        if num_beams > vocabulary_size:
+            raise ValueError(
+                f"num_beams must not be above the {vocabulary_size} words of the "
+                f"vocabulary. Received: num_beams={num_beams}"
+            )
+        self._rules = sampler.constraints.token_rules(
+            self.preprocessor.tokenizer, self.preprocessor.max_sequence_length
+        )
         self.sampler = sampler
         # Anew for each sampler, since a tf.function keeps what it traced. The
         # batch is left open: batches of any size share one trace. Without autograph,
         # which would rewrite code that is TF ops already.
+        images, features = (
+            tf.nest.map_structure(
+                lambda spec: tf.TensorSpec((None, *spec.shape), spec.dtype), each
+            )
+            for each in (self.image_spec, self.feature_spec)
+        )
+        token_ids = tf.TensorSpec((None, self._rules.max_length), tf.int32)
+        self._encode, self._generate, self._attend = (
+            tf.function(function, input_signature=signature, autograph=False)
+            for function, signature in (
+                (self.caption_model.encode, [images]),
+                (self.caption_step, [features]),
+                (self._attention_step, [features, token_ids]),
+            )
+        )
+
+    @property
+    def image_spec(self):
+        """The `tf.TensorSpec` of one converted photo."""
         height, width = self.preprocessor.image_converter.image_size
-        self._encode = tf.function(
-            self.caption_model.encode,
-            input_signature=[tf.TensorSpec((None, height, width, 3), tf.float32)],
-            autograph=False,
-        )
-        self._generate = tf.function(
-            self.generate_step,
-            input_signature=[
-                tf.TensorSpec(
-                    (None, *self.caption_model.image_feature_shape), tf.float32
-                )
-            ],
-            autograph=False,
-        )
+        return tf.TensorSpec((height, width, 3), tf.float32)
+
+    @property
+    def feature_spec(self):
+        """The `tf.TensorSpec` of one photo's image features."""
+        return tf.TensorSpec(self.caption_model.image_feature_shape, tf.float32)
 
     def compile(self, optimizer="adam", loss=None, sampler=None, **kwargs):
         """As `keras.Model.compile`, with the sampler that `generate` uses.
@@ -117,11 +151,13 @@ class ImageCaptioner:
             optimizer: a Keras optimizer or its name.
             loss: by default `CaptionCrossentropy()`.
             sampler: a `Sampler` or its name; None leaves it as it is.
-            **kwargs: passed on, as `jit_compile` or `weighted_metrics`.
+            **kwargs: passed on, as `weighted_metrics`. With `jit_compile=True`, XLA
+                compiles the decoding loop, too: a slower first call for each size of
+                batch, rounded up to a power of two, and faster ones after it,
+                mostly for few images at a time. Sampling then draws otherwise.
         """
-        if sampler is not None:
-            self._set_sampler(sampler)
-        kwargs.setdefault("jit_compile", False)
+        self.jit_compile = kwargs.setdefault("jit_compile", False) is True
+        self._set_sampler(self.sampler if sampler is None else sampler)
         self.caption_model.compile(
             optimizer=optimizer, loss=loss or CaptionCrossentropy(), **kwargs
         )
@@ -150,26 +186,112 @@ class ImageCaptioner:
         """Caption one photo, or many.
 
         Args:
-            images: a path, encoded bytes, or a uint8 RGB array (H, W, 3); or a
-                list of them.
+            images: a path, encoded bytes, a uint8 RGB array (H, W, 3), or image
+                features, a float array (P, E); or a list, tuple or dict of them, of
+                which some may be lists again. Features may be one array (B, P, E).
             batch_size: how many at a time.
 
         Returns:
-            A str, or a list of str in the order given.
+            A str, or as many in the same nesting.
 
         Raises:
             ImageError: a photo cannot be read.
+            ValueError: there is none.
         """
-        if not isinstance(images, (list, tuple)):
-            return self.generate([images])[0]
-        captions = []
-        for start in range(0, len(images), batch_size):
-            converted = [
-                self.preprocessor.image_converter(load_image(image))
-                for image in images[start : start + batch_size]
+        results = self.generate_results(images, batch_size)
+        return keras.tree.map_structure(lambda result: result.text, results)
+
+    def generate_results(self, images, batch_size=16, attention=False):
+        """As `generate`, with all that is known about each caption.
+
+        Args:
+            images, batch_size: see `generate`.
+            attention: ask for the attention map of each token, too.
+
+        Returns:
+            A `GenerateResult`, or as many in the same nesting.
+
+        Raises:
+            ImageError: a photo cannot be read.
+            ValueError: there is none, or the model has no attention to show.
+        """
+        if self._are_features(images, dims=3):
+            images = list(images)
+        flat = keras.tree.flatten(images)
+        if not flat:
+            raise ValueError(f"images must hold one or more. Received: images={images}")
+        results = []
+        for start in range(0, len(flat), batch_size):
+            image_features = _float32(
+                self._features_of(flat[start : start + batch_size])
+            )
+            texts, output = self._generate(image_features)
+            maps = [None] * len(texts)
+            if attention:
+                maps = self._attend(image_features, output.token_ids[:, 0]).numpy()
+            results += self._results(texts.numpy(), output, maps)
+        return keras.tree.pack_sequence_as(images, results)
+
+    def _are_features(self, images, dims=2):
+        if not isinstance(images, (np.ndarray, tf.Tensor)):
+            return False
+        shape = getattr(self.feature_spec, "shape", None)  # an ensemble has several
+        dtype = tf.as_dtype(images.dtype)
+        return (
+            dtype.is_floating
+            and len(images.shape) == dims
+            and tuple(images.shape[dims - 2 :]) == shape
+        )
+
+    def _features_of(self, images):
+        """The image features of photos and features, in their order."""
+        photos = [image for image in images if not self._are_features(image)]
+        encoded = ()
+        if photos:
+            convert = self.preprocessor.image_converter
+            converted = [convert(load_image(photo)) for photo in photos]
+            batch = tf.nest.map_structure(lambda *each: tf.stack(each), *converted)
+            encoded = self._encode(batch)
+            if len(photos) == len(images):
+                return encoded
+        encoded = iter(_float32(encoded))
+        kept = (tf.cast(x, tf.float32) for x in images if self._are_features(x))
+        return tf.stack(
+            [next(kept if self._are_features(x) else encoded) for x in images]
+        )
+
+    def _results(self, texts, output, maps):
+        """Texts (B, n), `SamplerOutput` and B attention maps -> `GenerateResult`s."""
+        output = type(output)(*(each.numpy() for each in output))
+        lengths = (output.token_ids != self.preprocessor.tokenizer.pad_id).sum(axis=-1)
+        for row, attention in enumerate(maps):
+            found = [
+                Hypothesis(
+                    text=texts[row, i].decode(),
+                    token_ids=output.token_ids[row, i, : lengths[row, i]],
+                    log_probs=output.log_probs[row, i, : lengths[row, i]],
+                    total_log_prob=float(output.totals[row, i]),
+                    score=float(output.scores[row, i]),
+                    finish_reason=FINISH_REASONS[output.status[row, i]],
+                )
+                for i in range(texts.shape[1])
+                if output.status[row, i] in FINISH_REASONS
             ]
-            captions += self.caption_batch(np.stack(converted))[0]
-        return captions
+            if attention is not None:
+                attention = attention[: lengths[row, 0]]
+                attention = attention.reshape(-1, *self._image_grid())
+            yield GenerateResult(
+                **vars(found[0]), hypotheses=tuple(found), attention=attention
+            )
+
+    def _image_grid(self):
+        """The height and width of the grid that the P image positions are."""
+        backbone = self.caption_model.vision_backbone
+        positions = self.caption_model.image_feature_shape[0]
+        if backbone is not None and positions > 1:
+            return backbone.network.output_shape[1:3]
+        side = math.isqrt(positions)
+        return (side, side) if side * side == positions else (1, positions)
 
     def caption_batch(self, images):
         """Converted photos, float32 (B, H, W, 3) -> list of B captions, and their
@@ -178,32 +300,63 @@ class ImageCaptioner:
 
     def caption_features(self, image_features):
         """Image features, (B, P, E) -> list of B captions, and their scores."""
-        captions, scores = self._generate(tf.cast(image_features, tf.float32))
-        return [caption.decode() for caption in captions.numpy()], scores.numpy()
+        if not len(tf.nest.flatten(image_features)[0]):
+            raise ValueError("image_features must hold one image or more. Received: 0")
+        texts, output = self._generate(_float32(image_features))
+        texts = [caption.decode() for caption in texts[:, 0].numpy()]
+        return texts, output.scores[:, 0].numpy()
+
+    def caption_step(self, image_features):
+        """As `generate_step`, and before it the captions, strings (B, n)."""
+        decode = self.generate_step
+        if self.jit_compile:
+            decode = tf.function(decode, jit_compile=True, autograph=False)
+            decode = self._in_powers_of_two(decode)
+        output = decode(image_features)
+        return self.preprocessor.tokenizer.detokenize(output.token_ids), output
+
+    @staticmethod
+    def _in_powers_of_two(decode):
+        """`decode`, for which batches are filled up with repetitions of the last
+        image, since XLA compiles anew for each size."""
+
+        def filled_up(image_features):
+            number = tf.shape(tf.nest.flatten(image_features)[0])[0]
+            size = 2 ** tf.range(31)
+            size = tf.reduce_min(tf.boolean_mask(size, size >= number))
+            rows = tf.minimum(tf.range(size), number - 1)
+            output = decode(
+                tf.nest.map_structure(lambda x: tf.gather(x, rows), image_features)
+            )
+            return type(output)(*(each[:number] for each in output))
+
+        return filled_up
 
     def generate_step(self, image_features):
-        """The whole of decoding as TF ops: (B, P, E) -> strings (B,), float (B,)."""
-        model, tokenizer = self.caption_model, self.preprocessor.tokenizer
-        batch_size = tf.shape(image_features)[0]
-        max_length = self.preprocessor.max_sequence_length
+        """The whole of decoding as TF ops, for any `tf.function`, also one with
+        `jit_compile=True`: (B, P, E) -> `SamplerOutput`."""
+        model = self.caption_model
+        batch_size = tf.shape(tf.nest.flatten(image_features)[0])[0]
+        rows = self.sampler.rows_per_image
         image_cache = model.build_image_cache(image_features)
 
         def next(token_ids, text_cache, index):
             return model.step(token_ids, text_cache, image_cache, index)
 
-        output = self.sampler(
-            next,
-            model.build_text_cache(
-                batch_size * self.sampler.rows_per_image, max_length
-            ),
-            batch_size,
-            max_length=max_length,
-            start_id=tokenizer.start_id,
-            end_id=tokenizer.end_id,
-            pad_id=tokenizer.pad_id,
-            banned_ids=[tokenizer.unknown_id],
+        text_cache = model.build_text_cache(batch_size * rows, self._rules.max_length)
+        return self.sampler(next, text_cache, batch_size, self._rules)
+
+    def _attention_step(self, image_features, token_ids):
+        """What each of the tokens (B, L) saw: float32 (B, L, P)."""
+        # A token is what comes after the one that the model is given.
+        before = tf.pad(
+            token_ids[:, :-1],
+            [[0, 0], [1, 0]],
+            constant_values=self.preprocessor.tokenizer.start_id,
         )
-        return tokenizer.detokenize(output.token_ids), output.scores
+        return self.caption_model.attention_scores(
+            {"image_features": image_features, "token_ids": before}
+        )
 
     @classmethod
     def from_preset(cls, preset, sampler=None):
@@ -221,9 +374,10 @@ class ImageCaptioner:
             PresetError: there is no such preset, or it is damaged.
         """
         if isinstance(preset, cls):
-            if sampler is None:
-                return preset
-            return cls(preset.caption_model, preset.preprocessor, sampler)
+            if sampler is not None:
+                preset = copy.copy(preset)
+                preset._set_sampler(sampler)
+            return preset
         folder = presets.find_preset(preset)
         presets.verify_preset(folder)
         config = presets.read_json(folder, presets.CONFIG_FILE)
@@ -234,16 +388,16 @@ class ImageCaptioner:
         try:
             tokenizer = Tokenizer.from_assets(folder / "assets")
             _check_sizes(config, tokenizer)
+            if sampler is None:  # it, too, refuses what would eat the memory
+                sampler = SAMPLERS[config["sampler"]["name"]].from_config(
+                    config["sampler"]["config"]
+                )
             caption_model = CaptionModel.from_config(config["caption_model"])
             preprocessor = CaptionPreprocessor(
                 ImageConverter.from_config(config["image_converter"]),
                 tokenizer,
                 config["max_sequence_length"],
             )
-            if sampler is None:
-                sampler = SAMPLERS[config["sampler"]["name"]](
-                    **config["sampler"]["config"]
-                )
             caption_model.load_weights(folder / presets.WEIGHTS_FILE)
         except (KeyError, TypeError, ValueError, OSError) as error:
             first_line = str(error).strip().partition("\n")[0]
@@ -297,6 +451,10 @@ class ImageCaptioner:
         return pathlib.Path(path)
 
 
+def _float32(image_features):
+    return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), image_features)
+
+
 def _check_sizes(config, tokenizer):
     """Refuse, before anything is built, a configuration that would eat the memory."""
     model = config["caption_model"]
@@ -310,7 +468,6 @@ def _check_sizes(config, tokenizer):
         "image_size": (max(config["image_converter"]["image_size"]), 4_096),
         "image positions": (positions, 16_384),
         "image feature width": (width, 16_384),
-        "num_beams": (config["sampler"]["config"].get("num_beams", 1), 1_024),
     }
     for name, (size, limit) in sizes.items():
         if not 0 < size <= limit:

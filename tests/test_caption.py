@@ -398,6 +398,78 @@ def test_flags_change_the_presets_own_sampler(task, good, tmp_path):
     assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "flags, sampler",
+    [
+        (["--num-beams", "1"], captioner.BeamSampler(1)),
+        (["--sampler", "greedy"], captioner.GreedySampler(0.7)),
+        (
+            ["--length-normalization", "gnmt", "--max-length", "7", "--min-length=6"]
+            + ["--no-repeat-ngram-size", "2", "--repetition-penalty", "1.5"]
+            + ["--banned", "dog", "--banned", "the grass", "--prefix", "A man"]
+            + ["--bad-ending", "a", "--bad-ending", "in the"],
+            captioner.BeamSampler(
+                length_normalization="gnmt",
+                constraints=captioner.Constraints(
+                    min_length=6,
+                    max_length=7,
+                    no_repeat_ngram_size=2,
+                    repetition_penalty=1.5,
+                    banned=["dog", "the grass"],
+                    prefix="A man",
+                    bad_endings=["a", "in the"],
+                ),
+            ),
+        ),
+        (
+            ["--sampler=diverse_beam", "--num-groups=3", "--diversity-penalty=2"],
+            captioner.DiverseBeamSampler(3, 3, 2.0),
+        ),
+        (
+            ["--sampler=random", "--temperature=0.5", "--top-k=9", "--top-p=0.9"]
+            + ["--seed=3"],
+            captioner.RandomSampler(0.5, 9, 0.9, seed=3, length_penalty=0.7),
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_each_flag_is_an_argument_of_a_sampler(run, task, preset, good, flags, sampler):
+    made = []
+
+    def from_preset(given, sampler):
+        made.append(sampler)
+        return task
+
+    # Patched once more: here it matters what is asked for.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(captioner.ImageCaptioner, "from_preset", from_preset)
+        assert run(good, "--preset", preset, *flags).exit_code == 0
+    assert type(made[0]) is type(sampler)
+    assert made[0].get_config() == sampler.get_config()
+
+
+@pytest.mark.parametrize(
+    "flags, complaint",
+    [
+        (["--temperature", "0.5"], "beam sampler has no such option.*temperature=0.5"),
+        (["--sampler", "greedy", "--num-beams", "2"], "greedy sampler.*num_beams=2"),
+        (["--min-length", "9", "--max-length", "5"], "min_length=9, max_length=5"),
+        (["--min-length", "50"], "min_length=50"),
+        (["--prefix", "a zzyzx of"], "prefix='a zzyzx of'"),
+        (["--banned", "man", "--prefix", "a man"], "banned='man', prefix='a man'"),
+        (["--num-beams", "1000"], "words of the vocabulary.*num_beams=1000"),
+        (["--sampler", "random", "--top-p", "3"], "top_p=3.0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_that_cannot_be_are_one_line(preset, good, flags, complaint):
+    arguments = ["caption", str(good), "--preset", str(preset), *flags]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert re.search(complaint, line)
+
+
 def test_ctrl_c_ends_with_130_and_the_count(preset, tmp_path):
     for number in range(300):
         (tmp_path / f"{number:03}.jpg").symlink_to(SAMPLES / "horses.jpg")

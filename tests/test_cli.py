@@ -12,6 +12,7 @@ import pytest
 
 import captioner
 from captioner.cli import main
+from captioner.samplers import SAMPLERS, Constraints, Sampler
 
 VERBS = ["caption", "evaluate", "export", "train"]
 COMMAND = [sys.executable, "-m", "captioner"]
@@ -37,10 +38,17 @@ def test_there_is_a_command_for_each_verb():
 def test_the_command_has_the_functions_arguments_and_defaults(verb):
     arguments = inspect.signature(getattr(captioner, verb)).parameters
     options = {option.name: option for option in COMMANDS[verb].params}
-    # A sampler is an object in Python, and two flags here.
-    expected = set(arguments) - {"sampler"}
-    if "sampler" in arguments:
-        expected |= {"num_beams", "length_penalty"}
+    expected = set(arguments)
+    if "sampler" in arguments:  # an object in Python, and its arguments flags here
+        expected |= {
+            name
+            for made in [*SAMPLERS.values(), Sampler, Constraints]
+            for name in inspect.signature(made).parameters
+        } - {
+            "constraints",
+            "kwargs",
+            "num_hypotheses",
+        }  # one caption a photo
     assert set(options) == expected
     required = [name for name, option in options.items() if option.required]
     given = COMMANDS[verb].make_context(verb, ["x"] * len(required)).params

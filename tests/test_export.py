@@ -52,30 +52,39 @@ except ImportError:
 else:
     sys.exit("captioner can be imported here")
 import tensorflow as tf
-model = tf.saved_model.load(sys.argv[1])
-serve = model.signatures["serving_default"]
+folders = json.loads(sys.argv[1])
 photos = [open(path, "rb").read() for path in sys.argv[2:]]
-captions, scores = [], []
-for batch in (photos[:1], photos[1:]):
-    output = serve(image_bytes=tf.constant(batch))
-    captions += [caption.decode() for caption in output["captions"].numpy()]
-    scores += output["scores"].numpy().tolist()
+found = []
+for folder in folders:
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    captions, scores = [], []
+    for batch in (photos[:1], photos[1:]):
+        output = serve(image_bytes=tf.constant(batch))
+        captions += [caption.decode() for caption in output["captions"].numpy()]
+        scores += output["scores"].numpy().tolist()
+    found.append([captions, scores])
 assert not any(name.startswith("captioner.") for name in sys.modules)
-print(json.dumps([captions, scores]))
+print(json.dumps(found))
 """
 
 
-def test_it_captions_alike_where_captioner_cannot_be_imported(task, exported, tmp_path):
+def served(folders, tmp_path):
+    """Captions and scores of all photos by SavedModels, in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    folders = json.dumps([str(folder) for folder in folders])
     done = subprocess.run(
-        [sys.executable, "-c", SERVE, str(exported), *map(str, PHOTOS)],
+        [sys.executable, "-c", SERVE, folders, *map(str, PHOTOS)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    captions, scores = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_it_captions_alike_where_captioner_cannot_be_imported(task, exported, tmp_path):
+    ((captions, scores),) = served([exported], tmp_path)
     expected_captions, expected_scores = expected(task)
     assert captions == expected_captions
     assert len(set(captions)) > 5
@@ -163,6 +172,40 @@ def test_a_sampler_replaces_the_presets_own(tmp_path):
     assert texts == [result.caption for result in results]
     scores = [result.score for result in results]
     np.testing.assert_allclose(output["scores"], scores, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_strategy_serves_where_captioner_cannot_be_imported(tmp_path):
+    task = tiny_captioner()
+    rules = captioner.Constraints(
+        min_length=4,
+        max_length=14,
+        no_repeat_ngram_size=2,
+        repetition_penalty=1.2,
+        banned=["dog", "on the"],
+        prefix="a",
+        bad_endings=["a", "of the"],
+    )
+    tasks = {
+        "greedy": captioner.GreedySampler(constraints=rules),
+        "beam": captioner.BeamSampler(4, length_normalization="gnmt"),
+        "diverse": captioner.DiverseBeamSampler(4, 2, constraints=rules),
+        "random": captioner.RandomSampler(top_k=9, top_p=0.9, seed=5, num_hypotheses=2),
+        "xla": None,
+    }
+    for name, sampler in tasks.items():
+        tasks[name] = captioner.EnsembleCaptioner([task, task], sampler)
+        if name == "xla":
+            tasks[name].compile(jit_compile=True)
+        captioner.export(tasks[name], tmp_path / name)
+    for each, (captions, scores) in zip(
+        tasks.values(), served([tmp_path / name for name in tasks], tmp_path)
+    ):
+        # The same batches, on which what a seed draws depends.
+        batches = [captioner.caption(batch, each) for batch in (PHOTOS[:1], PHOTOS[1:])]
+        expected = [result for results in batches for result in results]
+        assert captions == [result.caption for result in expected]
+        np.testing.assert_allclose(scores, [r.score for r in expected], atol=1e-4)
 
 
 class Elsewhere:

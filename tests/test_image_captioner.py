@@ -1,18 +1,28 @@
+import itertools
 import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from captioner import presets
 from captioner.caption_model import CaptionModel
+from captioner.decoders import MIXERS
+from captioner.fusion import FUSIONS
 from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
 from captioner.image_files import ImageError, load_image
 from captioner.input_pipeline import training_batches
 from captioner.preprocessor import CaptionPreprocessor
-from captioner.samplers import BeamSampler, GreedySampler, Sampler
+from captioner.samplers import (
+    SAMPLERS,
+    BeamSampler,
+    Constraints,
+    GreedySampler,
+    Sampler,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +50,152 @@ def test_photos_get_captions_of_their_own(captions, photos):
 def test_one_photo_gives_a_str(tiny_captioner, photos, captions):
     assert tiny_captioner.generate(photos[0]) == captions[0]
     assert tiny_captioner.generate([photos[0]]) == captions[:1]
-    assert tiny_captioner.generate(tuple(photos[:2])) == captions[:2]
-    assert tiny_captioner.generate([]) == []
+
+
+def test_the_nesting_of_photos_is_that_of_captions(tiny_captioner, photos, captions):
+    first, second, third = captions[:3]
+    nested = {"a": [photos[0], (photos[1],)], "b": photos[2]}
+    expected = {"a": [first, (second,)], "b": third}
+    assert tiny_captioner.generate(nested) == expected
+    assert tiny_captioner.generate(nested, batch_size=2) == expected
+    assert tiny_captioner.generate(tuple(photos[:2])) == (first, second)
+
+
+@pytest.mark.parametrize("images", [[], (), {"a": []}, np.zeros((0, 4, 1024), "f4")])
+def test_no_photo_is_refused(tiny_captioner, images):
+    with pytest.raises(ValueError, match="one or more. Received: images="):
+        tiny_captioner.generate(images)
+    with pytest.raises(ValueError, match="one image or more. Received: 0"):
+        tiny_captioner.caption_features(np.zeros((0, 4, 1024), "float32"))
+
+
+def test_features_in_place_of_photos(tiny_captioner, photos, images, captions):
+    features = tiny_captioner.caption_model.encode(images)
+    assert tiny_captioner.generate(features) == captions
+    # What a feature cache keeps.
+    half = np.asarray(features).astype("float16")
+    assert tiny_captioner.generate(half[1]) == captions[1]
+    mixed = [half[0], photos[1], features[2]]
+    assert tiny_captioner.generate(mixed) == captions[:3]
+
+
+def test_results_say_what_the_model_says(tiny_captioner, photos, images, captions):
+    sampler = BeamSampler(4, 0.7, num_hypotheses=3)
+    made = ImageCaptioner.from_preset(tiny_captioner, sampler)
+    results = made.generate_results(photos)
+    model, tokenizer = made.caption_model, made.preprocessor.tokenizer
+    features = model.encode(images)
+    for row, result in enumerate(results):
+        assert result.text == result.hypotheses[0].text
+        assert len({each.text for each in result.hypotheses}) == 3
+        assert result.attention is None
+        scores = [each.score for each in result.hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        for each in result.hypotheses:
+            ids = each.token_ids
+            assert each.text == tokenizer.detokenize(ids).numpy().decode()
+            assert (ids[-1] == tokenizer.end_id) == (each.finish_reason == "end")
+            # The whole caption at once, without cache or beams.
+            logits = model(
+                {
+                    "image_features": features[row : row + 1],
+                    "token_ids": np.array([[tokenizer.start_id, *ids[:-1]]]),
+                }
+            )
+            expected = tf.gather(tf.nn.log_softmax(logits[0]), ids, batch_dims=1)
+            np.testing.assert_allclose(each.log_probs, expected, atol=1e-4)
+            assert each.total_log_prob == pytest.approx(sum(each.log_probs), abs=1e-4)
+            score = each.total_log_prob / len(ids) ** 0.7
+            assert each.score == pytest.approx(score, abs=1e-4)
+    assert made.generate(photos) == [result.text for result in results]
+    with pytest.raises(AttributeError):
+        results[0].text = "a cat"
+
+
+def test_the_attention_map_of_each_word(tiny_captioner, photos, monkeypatch):
+    def attention_scores(self, inputs):
+        """That a token was given, at the position of its id."""
+        assert inputs["image_features"].shape[1:] == (4, 1024)
+        return tf.one_hot(inputs["token_ids"] % 4, 4)
+
+    monkeypatch.setattr(CaptionModel, "attention_scores", attention_scores, False)
+    made = ImageCaptioner(tiny_captioner.caption_model, tiny_captioner.preprocessor)
+    for result in made.generate_results(photos[:3], batch_size=2, attention=True):
+        assert result.attention.shape == (len(result.token_ids), 2, 2)
+        seen = result.attention.reshape(-1, 4).argmax(axis=-1)
+        # The token before each: what a word saw is what led to it.
+        before = [made.preprocessor.tokenizer.start_id, *result.token_ids[:-1]]
+        np.testing.assert_array_equal(seen, np.mod(before, 4))
+
+
+@pytest.mark.parametrize("mixer, fusion", [*itertools.product(MIXERS, FUSIONS)])
+def test_one_loop_for_every_mixer_and_fusion(
+    tiny_captioner, loud_weights, mixer, fusion
+):
+    tokenizer = tiny_captioner.preprocessor.tokenizer
+    model = CaptionModel(
+        tokenizer.vocabulary_size, (4, 6), None, mixer, fusion, 2, hidden_dim=16
+    )
+    loud_weights(model)
+    made = ImageCaptioner(
+        model, tiny_captioner.preprocessor, BeamSampler(3, num_hypotheses=2)
+    )
+    features = np.random.default_rng(0).normal(size=(5, 4, 6)).astype("float32")
+    plain, compiled = (
+        tf.function(made.generate_step, jit_compile=jit, autograph=False)(features)
+        for jit in (False, True)
+    )
+    np.testing.assert_array_equal(plain.token_ids, compiled.token_ids)
+    np.testing.assert_allclose(plain.scores, compiled.scores, rtol=1e-4)
+    tokens = plain.token_ids[:, 0]
+    before = tf.pad(tokens[:, :-1], [[0, 0], [1, 0]], constant_values=1)
+    logits = model({"image_features": features, "token_ids": before})
+    expected = tf.gather(tf.nn.log_softmax(logits), tokens, batch_dims=2)
+    expected = tf.where(tokens == tokenizer.pad_id, 0.0, expected)
+    np.testing.assert_allclose(plain.log_probs[:, 0], expected, atol=1e-3)
+
+
+def test_constraints_in_words(tiny_captioner, photos, captions):
+    constraints = Constraints(
+        max_length=12,
+        prefix="Two cats",
+        banned=["dog", "the green"],
+        bad_endings=["a", "on", "with"],
+        no_repeat_ngram_size=1,
+    )
+    made = ImageCaptioner.from_preset(
+        tiny_captioner, BeamSampler(3, constraints=constraints)
+    )
+    for result in made.generate_results(photos):
+        words = result.text.split()
+        assert words[:2] == ["two", "cats"] and "dog" not in words
+        assert "the green" not in result.text
+        assert words[-1] not in ("a", "on", "with")
+        assert len(set(words)) == len(words) < 12
+    assert tiny_captioner.generate(photos) == captions  # the other is as it was
+
+
+def test_a_sampler_that_does_not_fit_is_refused_at_once(tiny_captioner):
+    made = ImageCaptioner(tiny_captioner.caption_model, tiny_captioner.preprocessor)
+    before = made.sampler
+    for sampler, complaint in (
+        (BeamSampler(100), "14 words of the vocabulary. Received: num_beams=100"),
+        (GreedySampler(constraints=Constraints(banned=["zebra"])), "banned='zebra'"),
+        (GreedySampler(constraints=Constraints(min_length=9)), "min_length=9"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            made.compile(sampler=sampler)
+    assert made.sampler is before
+
+
+def test_long_captions(tiny_captioner, photos):
+    constraints = Constraints(min_length=80, max_length=80)
+    made = ImageCaptioner.from_preset(
+        tiny_captioner, GreedySampler(constraints=constraints)
+    )
+    result = made.generate_results(photos[0])
+    assert len(result.token_ids) == 80
+    assert len(result.text.split()) in (79, 80)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +288,7 @@ def test_compile_chooses_the_sampler(tiny_captioner, images):
     assert one_beam[0] == greedy[0]
     np.testing.assert_allclose(one_beam[1], greedy[1], rtol=1e-5)
     assert not np.allclose(beam[1], greedy[1])
-    with pytest.raises(ValueError, match="greedy, beam .*Received: sampler=nope"):
+    with pytest.raises(ValueError, match="greedy, beam, .*Received: sampler=nope"):
         made.compile(sampler="nope")
 
 
@@ -149,7 +303,7 @@ def test_a_sampler_of_ones_own_generates_but_has_no_preset(
         tiny_captioner.caption_model, tiny_captioner.preprocessor, SecondBest()
     )
     assert isinstance(made.generate(photos[0]), str)
-    with pytest.raises(ValueError, match="can only name a sampler of greedy, beam"):
+    with pytest.raises(ValueError, match="can only name a sampler of greedy, beam, "):
         made.save_to_preset(tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
@@ -178,11 +332,24 @@ def test_one_trace_for_batches_of_any_size(tiny_captioner, images, monkeypatch):
         monkeypatch.setattr(owner, name, counted)
 
     count(CaptionModel, "encode")
-    count(BeamSampler, "__call__")
-    made.compile(sampler=BeamSampler(2))  # traces anew, now counted
-    for size in (4, 1, 7, 4):
-        assert len(made.caption_batch(images[:size])[0]) == size
-    assert sorted(traces) == ["__call__", "encode"]
+    count(Sampler, "__call__")
+    for sampler in SAMPLERS:
+        traces.clear()
+        made.compile(sampler=sampler)  # traces anew, now counted
+        for size in (4, 1, 7, 4):
+            assert len(made.caption_batch(images[:size])[0]) == size
+            assert len(made.generate_results([*images[:size]])) == size
+        assert sorted(traces) == ["__call__", "encode"]
+
+
+def test_xla_compiles_once_for_batches_of_like_size(tiny_captioner, images, captions):
+    made = ImageCaptioner.from_preset(tiny_captioner, BeamSampler(3))
+    made.compile(jit_compile=True)
+    for size in (1, 3, 4, 7):
+        assert made.caption_batch(images[:size])[0] == captions[:size]
+    loop = made._generate.get_concrete_function().graph
+    assert "_XlaMustCompile" in str(loop.as_graph_def())
+    assert not tiny_captioner.jit_compile  # the other is as it was
 
 
 def test_a_converter_of_another_size_is_refused(tiny_captioner):

@@ -269,6 +269,9 @@ def test_half_written_presets_are_not_listed(home):
         {"max_sequence_length": 10**9},
         {"image_converter__image_size": [10**9, 64]},
         {"sampler__config": {"num_beams": 10**9}},
+        {"sampler__config": {"constraints": {"max_length": 10**9}}},
+        {"sampler__config": {"constraints": {"banned": ["a b"] * 10**5}}},
+        {"sampler": {"name": "random", "config": {"num_hypotheses": 10**9}}},
     ],
     ids=str,
 )
@@ -297,6 +300,8 @@ def test_sizes_that_would_eat_the_memory_are_refused_unbuilt(
         {"image_converter": None},
         {"sampler__name": "nope"},
         {"sampler__config": {"nope": 1}},
+        {"sampler__config": {"constraints": {"nope": 1}}},
+        {"sampler__config": {"constraints": 3}},
     ],
     ids=str,
 )

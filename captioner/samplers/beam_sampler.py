@@ -1,16 +1,12 @@
 """Beam search with a length penalty."""
 
-import keras
-import numpy as np
+import math
+import numbers
+
 import tensorflow as tf
 
-from captioner.samplers.sampler import (
-    NEVER,
-    Sampler,
-    SamplerOutput,
-    keep_static_shape,
-    next_log_probs,
-)
+from captioner.samplers.constraints import check_number
+from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler, log
 
 
 class BeamSampler(Sampler):
@@ -18,13 +14,15 @@ class BeamSampler(Sampler):
 
     A caption that ends stays in its beam, frozen with its score, until K better
     ones push it out; captions of different lengths are compared by their
-    normalised scores. The loop ends when no live beam of any image can still beat
-    that image's best finished caption: exact, since a log-probability only falls
-    and no caption is longer than `max_length`.
+    normalised scores. The loop ends when no live beam of any image can still become
+    one of its `num_hypotheses` best: exact, since a log-probability only falls and
+    no caption is longer than `max_length`.
 
     Args:
         num_beams: K. With 1 it is greedy decoding.
         length_penalty: see `Sampler`.
+        num_hypotheses: how many captions are returned of each image, at most K.
+        length_normalization, constraints: see `Sampler`.
 
     Example:
 
@@ -34,96 +32,73 @@ class BeamSampler(Sampler):
     ```
     """
 
-    def __init__(self, num_beams=3, length_penalty=0.7):
-        super().__init__(length_penalty)
-        if num_beams < 1:
-            raise ValueError(
-                f"num_beams must be 1 or more. Received: num_beams={num_beams}"
-            )
-        self.num_beams = int(num_beams)
-        self.rows_per_image = self.num_beams
+    def __init__(self, num_beams=3, length_penalty=0.7, num_hypotheses=1, **kwargs):
+        super().__init__(length_penalty, **kwargs)
+        check_number("num_beams", num_beams, 1, 1_024, numbers.Integral)
+        check_number("num_hypotheses", num_hypotheses, 1, num_beams, numbers.Integral)
+        self.num_beams = self.rows_per_image = int(num_beams)
+        self.num_hypotheses = int(num_hypotheses)
 
-    def __call__(
-        self,
-        next,
-        text_cache,
-        batch_size,
-        max_length,
-        start_id,
-        end_id,
-        pad_id,
-        banned_ids=(),
-    ):
-        B, K, L = batch_size, self.num_beams, max_length
-        banned_ids = [start_id, pad_id, *banned_ids]
-
-        def keep_going(index, last, finished, token_ids, log_probs, lengths, cache):
-            scores = self.normalise(log_probs, lengths)
-            best_finished = tf.reduce_max(tf.where(finished, scores, -np.inf), axis=1)
-            # The best that a live beam can come to, were the rest of it certain.
-            reachable = self.normalise(log_probs, tf.fill([B, K], L))
-            best_reachable = tf.reduce_max(
-                tf.where(finished, -np.inf, reachable), axis=1
-            )
-            return tf.reduce_any(best_reachable > best_finished)
-
-        def step(index, last, finished, token_ids, log_probs, lengths, cache):
-            step_log_probs, next_cache = next_log_probs(
-                next, tf.reshape(last, [B * K]), cache, index, banned_ids
-            )
-            V = step_log_probs.shape[-1]
-            step_log_probs = tf.reshape(step_log_probs, [B, K, V])
-            # A finished beam goes on in one way only: padding, at no cost.
-            frozen = tf.one_hot(pad_id, V, 0.0, NEVER)
-            step_log_probs = tf.where(finished[:, :, None], frozen, step_log_probs)
-            lengths += tf.cast(~finished, tf.int32)
-            candidates = log_probs[:, :, None] + step_log_probs
-            scores = self.normalise(candidates, lengths[:, :, None])
-            _, flat = tf.math.top_k(tf.reshape(scores, [B, K * V]), K)
-            beams, words = flat // V, flat % V
-
-            log_probs = tf.gather(
-                tf.reshape(candidates, [B, K * V]), flat, batch_dims=1
-            )
-            lengths, finished, token_ids = (
-                tf.gather(kept, beams, batch_dims=1)
-                for kept in (lengths, finished, token_ids)
-            )
-            at_index = tf.one_hot(index, L, True, False, dtype=tf.bool)
-            token_ids = tf.where(at_index, words[:, :, None], token_ids)
-            finished |= words == end_id
-            rows = tf.reshape(beams + K * tf.range(B)[:, None], [B * K])
-            next_cache = keras.tree.map_structure(
-                lambda tensor: tf.gather(tensor, rows), next_cache
-            )
-            next_cache = keep_static_shape(next_cache, cache)
-            return index + 1, words, finished, token_ids, log_probs, lengths, next_cache
-
+    def first_status(self):
         # All beams are alike before the first word: only one of them counts.
-        only_first = tf.where(tf.range(K) == 0, 0.0, NEVER)
-        _, _, finished, token_ids, log_probs, lengths, _ = tf.while_loop(
-            keep_going,
-            step,
-            (
-                tf.constant(0),
-                tf.fill([B, K], start_id),
-                tf.fill([B, K], False),
-                tf.fill([B, K, L], pad_id),
-                tf.tile(only_first[None], [B, 1]),
-                tf.fill([B, K], 0),
-                text_cache,
-            ),
-            maximum_iterations=L,
+        return [LIVE] + [NONE] * (self.num_beams - 1)
+
+    def choose(self, probabilities, state, rules):
+        parents, *chosen = self.search(probabilities, probabilities, state, rules)
+        return parents if self.num_beams > 1 else None, *chosen
+
+    def search(self, wanted, probabilities, state, rules):
+        """One step of K beams, as `choose`, which chooses by `wanted`, float32
+        (B, K, V), and counts `probabilities`; often the same."""
+        K, V = probabilities.shape[1:]
+        each = min(K, V)  # the K best of all are among the K best of each beam
+        values, words = tf.math.top_k(wanted, each)
+        allowed, values = values >= 0, log(values)
+        gained = values
+        if wanted is not probabilities:
+            gained = log(tf.gather(probabilities, words, batch_dims=2))
+        live = ((state.status == LIVE) & state.open[:, None])[:, :, None]
+        written = live & allowed
+        # A beam that is finished, or has nothing to say, goes on in one way: as it is.
+        stays = (tf.range(each) == 0) & ~written
+        status = tf.where(live, STUCK, state.status[:, :, None])
+        status = tf.where(stays, status, NONE)
+        status = tf.where(written, tf.where(words == rules.end_id, ENDED, LIVE), status)
+        scores = self.normalise(
+            state.totals[:, :, None] + tf.where(written, values, 0.0),
+            state.lengths[:, :, None] + tf.cast(written, tf.int32),
         )
-        # An unfinished caption only where none has ended.
-        none_finished = ~tf.reduce_any(finished, axis=1, keepdims=True)
-        scores = self.normalise(log_probs, lengths)
-        scores = tf.where(finished | none_finished, scores, -np.inf)
-        best = tf.argmax(scores, axis=1)
-        return SamplerOutput(
-            tf.gather(token_ids, best, batch_dims=1),
-            tf.gather(scores, best, batch_dims=1),
+        ranks = self.rank(scores, status, behind=status == STUCK)
+        _, best = tf.math.top_k(tf.reshape(ranks, [-1, K * each]), K)
+        words = tf.where(written, words, rules.pad_id)
+        words, gained, status = (
+            tf.gather(tf.reshape(x, [-1, K * each]), best, batch_dims=1)
+            for x in (words, gained, status)
         )
+        return best // each, words, gained, status
+
+    def may_win(self, state, max_length):
+        return self._reach(state, max_length, LIVE)
+
+    def last_status(self, state, max_length):
+        # Nothing left to say where something better might have come: even what was
+        # ended is only the best so far.
+        live = tf.reduce_any(state.status == LIVE, axis=1)
+        short = self._reach(state, max_length, STUCK) & ~live
+        return tf.where(short[:, None] & (state.status != NONE), STUCK, state.status)
+
+    def _reach(self, state, max_length, status):
+        """Whether a beam of that status could become one of those asked for."""
+        scores = self.normalise(state.totals, state.lengths)
+        ended = tf.where(state.status == ENDED, scores, -math.inf)
+        to_beat = tf.math.top_k(ended, self.num_hypotheses)[0][:, -1]
+        # The best that it could come to, were the rest of it certain.
+        reachable = self.normalise(state.totals, max_length)
+        reachable = tf.where(state.status == status, reachable, -math.inf)
+        return tf.reduce_max(reachable, axis=1) > to_beat
 
     def get_config(self):
-        return {**super().get_config(), "num_beams": self.num_beams}
+        config = {**super().get_config(), "num_beams": self.num_beams}
+        if self.num_hypotheses > 1:
+            config["num_hypotheses"] = self.num_hypotheses
+        return config

@@ -1,38 +1,84 @@
-"""What every sampler shares: its contract and its score."""
+"""What every sampler shares: its contract, its loop and its score."""
 
-import dataclasses
 import math
+import typing
 
 import keras
 import tensorflow as tf
 
-NEVER = -1e9  # a log-probability that loses against every real one
+from captioner.samplers.constraints import FINITE, Constraints, check_number
+
+# What became of a caption, or of a beam: it goes on, it was ended, the constraints
+# left it nothing to say, it is a place with no caption yet.
+LIVE, ENDED, STUCK, NONE = range(4)
+SMALLEST = 1e-37  # about the least float32 above 0
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplerOutput:
-    """The best caption that a sampler found for each of B images.
+class SamplerOutput(typing.NamedTuple):
+    """The n best captions that a sampler found for each of B images, best first.
 
     Attributes:
-        token_ids: int32 (B, L), without the start token: the words, the end token
-            where it fitted, and padding.
-        scores: float32 (B,), the log-probability of the words and the end token,
-            divided by their number to the power of `length_penalty`.
+        token_ids: int32 (B, n, L), without the start token: the words, the end
+            token where it fitted, and padding.
+        log_probs: float32 (B, n, L), of each token; 0 for padding.
+        totals: float32 (B, n), their sum.
+        scores: float32 (B, n), the totals normalised by length, see `Sampler`.
+        status: int32 (B, n), ENDED, LIVE (no room for the end token), STUCK (the
+            constraints left nothing to say) or NONE (there are fewer captions).
     """
 
     token_ids: tf.Tensor
+    log_probs: tf.Tensor
+    totals: tf.Tensor
     scores: tf.Tensor
+    status: tf.Tensor
+
+
+class SamplerState(typing.NamedTuple):
+    """What the loop carries on, for B images of K rows each.
+
+    Attributes:
+        index: int32, the position.
+        words: int32 (B, K), the last tokens.
+        status: int32 (B, K), LIVE, ENDED, STUCK or NONE.
+        open: bool (B,), whether an image's captions can still get better; where
+            not, all stays as it is while the rest of the batch goes on.
+        token_ids, log_probs: (B, K, L), what was written, and how likely it was.
+        totals: float32 (B, K), the sums of `log_probs`.
+        lengths: int32 (B, K), how many tokens were written.
+        cache: nest of tensors (B * K, ...), the text cache.
+    """
+
+    index: tf.Tensor
+    words: tf.Tensor
+    status: tf.Tensor
+    open: tf.Tensor
+    token_ids: tf.Tensor
+    log_probs: tf.Tensor
+    totals: tf.Tensor
+    lengths: tf.Tensor
+    cache: typing.Any
 
 
 class Sampler:
-    """Chooses the tokens of a caption, one at a time, inside the graph.
+    """Chooses the tokens of captions, one at a time, inside the graph.
 
     Calling a sampler runs one `tf.while_loop` of fixed shapes that stops as soon
-    as every caption is finished.
+    as every caption is finished. A sampler of its own says in `choose` which tokens
+    come next. The score of a caption is its log-probability divided by a power of
+    its length, the end token included:
+
+        "average"   length ** length_penalty
+        "gnmt"      ((5 + length) / 6) ** length_penalty   (Wu et al., 2016)
 
     Args:
-        length_penalty: 0 ranks by probability, which favours short captions; 1 by
-            the average log-probability of a token.
+        length_penalty: 0 ranks by probability, which favours short captions; with
+            "average", 1 ranks by the average log-probability of a token.
+        length_normalization: "average" or "gnmt".
+        constraints: `Constraints`, or None.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Call arguments:
         next: function of (token_ids int32 (N,), text_cache, index) that returns
@@ -40,41 +86,196 @@ class Sampler:
             rows of one image lie side by side.
         text_cache: nest of tensors (N, ...), the state before the first token.
         batch_size: B, may be a tensor.
-        max_length: L, the most tokens, the end token included.
-        start_id, end_id, pad_id: int.
-        banned_ids: ids that are never written, as the unknown word's.
+        rules: `TokenRules`.
+
+    Returns:
+        `SamplerOutput` of the `num_hypotheses` best captions of each image.
     """
 
     rows_per_image = 1
+    num_hypotheses = 1
 
-    def __init__(self, length_penalty=0.0):
-        if not 0 <= length_penalty < math.inf:  # nor nan
+    def __init__(
+        self, length_penalty=0.0, length_normalization="average", constraints=None
+    ):
+        check_number("length_penalty", length_penalty, 0, FINITE)
+        if length_normalization not in ("average", "gnmt"):
             raise ValueError(
-                "length_penalty must be 0 or more, and finite. "
-                f"Received: length_penalty={length_penalty}"
+                "length_normalization must be average or gnmt. "
+                f"Received: length_normalization={length_normalization}"
+            )
+        if not isinstance(constraints, (Constraints, type(None))):
+            raise ValueError(
+                "constraints must be a Constraints or None. "
+                f"Received: constraints={constraints!r}"
             )
         self.length_penalty = float(length_penalty)
+        self.length_normalization = length_normalization
+        self.constraints = constraints or Constraints()
+
+    def __call__(self, next, text_cache, batch_size, rules):
+        B, K, L = batch_size, self.rows_per_image, rules.max_length
+        allowed = rules.for_rows(B * K)
+
+        def keep_going(*state):
+            return tf.reduce_any(SamplerState(*state).open)
+
+        def step(*state):
+            state = SamplerState(*state)
+            logits, cache = next(
+                tf.reshape(state.words, [B * K]), state.cache, state.index
+            )
+            probabilities = allowed(
+                logits, tf.reshape(state.token_ids, [B * K, L]), state.index
+            )
+            probabilities = tf.reshape(probabilities, [B, K, logits.shape[-1]])
+            parents, words, gained, status = self.choose(probabilities, state, rules)
+            kept = state.token_ids, state.log_probs, state.totals, state.lengths
+            if parents is not None:
+                kept = [tf.gather(each, parents, batch_dims=1) for each in kept]
+                rows = tf.reshape(parents + K * tf.range(B)[:, None], [B * K])
+                cache = keras.tree.map_structure(lambda x: tf.gather(x, rows), cache)
+            token_ids, log_probs, totals, lengths = kept
+            written = words != rules.pad_id
+            gained = tf.where(written, gained, 0.0)
+            here = tf.range(L) == state.index
+            after = SamplerState(
+                state.index + 1,
+                words,
+                status,
+                state.open,
+                tf.where(here, words[:, :, None], token_ids),
+                tf.where(here, gained[:, :, None], log_probs),
+                totals + gained,
+                lengths + tf.cast(written, tf.int32),
+                # A while loop wants the static shapes that it began with.
+                keras.tree.map_structure(
+                    lambda x, before: tf.ensure_shape(x, before.shape),
+                    cache,
+                    state.cache,
+                ),
+            )
+            return after._replace(open=self.may_win(after, L))
+
+        state = SamplerState(
+            tf.constant(0),
+            tf.fill([B, K], rules.start_id),
+            tf.tile(tf.constant([self.first_status()]), [B, 1]),
+            tf.fill([B], True),
+            tf.fill([B, K, L], rules.pad_id),
+            tf.fill([B, K, L], 0.0),
+            tf.fill([B, K], 0.0),
+            tf.fill([B, K], 0),
+            text_cache,
+        )
+        state = tf.while_loop(keep_going, step, state, maximum_iterations=L)
+        return self._output(state, B, rules)
+
+    def first_status(self):
+        """The status of the K rows of an image before the first token."""
+        return [LIVE] * self.rows_per_image
+
+    def choose(self, probabilities, state, rules):
+        """Which tokens come next.
+
+        Args:
+            probabilities: float32 (B, K, V), see `TokenRules.for_rows`.
+            state: `SamplerState`.
+            rules: `TokenRules`.
+
+        Returns:
+            parents: int32 (B, K), which row each next row goes on from, or None
+                where each goes on from itself.
+            words: int32 (B, K), the next tokens; padding where nothing is written.
+            gained: float32 (B, K), their log-probabilities.
+            status: int32 (B, K), the next status.
+        """
+        raise NotImplementedError
+
+    def may_win(self, state, max_length):
+        """Whether a row may still become one of the captions that are asked for:
+        bool (B,). The loop ends when none may."""
+        return tf.reduce_any(state.status == LIVE, axis=1)
 
     def normalise(self, log_probs, lengths):
         """The score of captions from their log-probabilities and lengths."""
+        if not self.length_penalty:
+            return log_probs
         lengths = tf.cast(tf.maximum(lengths, 1), tf.float32)
+        if self.length_normalization == "gnmt":
+            lengths = (5.0 + lengths) / 6.0
         return log_probs / lengths**self.length_penalty
 
+    def rank(self, scores, status, behind):
+        """Scores to order captions by: those that are `behind` come after all others,
+        and places without a caption last."""
+        # Times a million, not less a million, which would round scores away.
+        scores = tf.where(behind, 1e6 * (scores - 1.0), scores)
+        return tf.where(status == NONE, -math.inf, scores)
+
+    def _output(self, state, batch_size, rules):
+        B, K, L, n = batch_size, *state.token_ids.shape[1:], self.num_hypotheses
+        token_ids, log_probs = state.token_ids, state.log_probs
+        totals, lengths, status = state.totals, state.lengths, state.status
+        if rules.bad_endings:
+            good = rules.good_lengths(
+                tf.reshape(token_ids, [B * K, L]), tf.reshape(lengths, [B * K])
+            )
+            good = tf.reshape(good, [B, K])
+            lengths = tf.where(status == ENDED, lengths, good)
+            inside = tf.range(L) < lengths[:, :, None]
+            token_ids = tf.where(inside, token_ids, rules.pad_id)
+            log_probs = tf.where(inside, log_probs, 0.0)
+            totals = tf.reduce_sum(log_probs, axis=-1)
+        scores = self.normalise(totals, lengths)
+        output = SamplerOutput(
+            token_ids, log_probs, totals, scores, self.last_status(state, L)
+        )
+        if K == 1:
+            return output
+        # An unfinished caption only where too few have ended.
+        _, best = tf.math.top_k(self.rank(scores, status, status != ENDED), n)
+        return SamplerOutput(*(tf.gather(x, best, batch_dims=1) for x in output))
+
+    def last_status(self, state, max_length):
+        """The status to report, from the state after the loop."""
+        return state.status
+
     def get_config(self):
-        """The arguments that make the same sampler again."""
-        return {"length_penalty": self.length_penalty}
+        """The arguments that make the same sampler again, as JSON has them.
+
+        What was left at its default is left out where every sampler has it.
+        """
+        config = {"length_penalty": self.length_penalty}
+        if self.length_normalization != "average":
+            config["length_normalization"] = self.length_normalization
+        constraints = self.constraints.get_config()
+        return {**config, "constraints": constraints} if constraints else config
+
+    @classmethod
+    def from_config(cls, config):
+        """The sampler that `get_config` describes."""
+        config = dict(config)
+        if "constraints" in config:
+            config["constraints"] = Constraints(**config["constraints"])
+        return cls(**config)
+
+    def write(self, words, probabilities, state, rules):
+        """What `choose` returns where each row goes on from itself.
+
+        Args:
+            words: int32 (B, K), the tokens that were chosen.
+            probabilities, state, rules: as those of `choose`.
+        """
+        chosen = tf.gather(probabilities, words, batch_dims=2)
+        live, allowed = state.status == LIVE, chosen >= 0
+        status = tf.where(words == rules.end_id, ENDED, LIVE)
+        status = tf.where(live, tf.where(allowed, status, STUCK), state.status)
+        words = tf.where(live & allowed, words, rules.pad_id)
+        return None, words, log(chosen), status
 
 
-def next_log_probs(next, token_ids, text_cache, index, banned_ids):
-    """One step of the model as log-probabilities (N, V), nothing banned in them."""
-    logits, text_cache = next(token_ids, text_cache, index)
-    logits = tf.cast(logits, tf.float32)
-    banned = tf.reduce_sum(tf.one_hot(banned_ids, logits.shape[-1]), axis=0)
-    return tf.nn.log_softmax(logits) + banned * NEVER, text_cache
-
-
-def keep_static_shape(nest, like):
-    """Give tensors the static shapes of others, as `tf.while_loop` wants them."""
-    return keras.tree.map_structure(
-        lambda tensor, model: tf.ensure_shape(tensor, model.shape), nest, like
-    )
+def log(probabilities):
+    """Log-probabilities, no lower than -85: of what is less likely, softmax knows no
+    more."""
+    return tf.math.log(tf.maximum(probabilities, SMALLEST))
