@@ -115,7 +115,7 @@ def test_help_is_there_at_once_and_without_tensorflow():
         (["datasets", "download", "nothing", "out"], "nothing"),
         (["caption", "no_such_photo.jpg"], "no_such_photo.jpg"),
         (["train", "scenes:64", "run", "--epochs", "0"], "epochs=0"),
-        (["train", "scenes:64", "run", "--fusion", "glue"], "fusion=glue"),
+        (["train", "scenes:64", "run", "--fusion", "glue"], "'glue' is not one of"),
         (["train", "scenes:64", "run", "--backbone", "vgg61"], "vgg61"),
     ],
 )

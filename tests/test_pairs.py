@@ -60,15 +60,19 @@ def test_fit_generate_save_and_export_agree(
     _, read = captioner.image_reader(photos, converter)
     features = tiny_backbone(read(range(3))).numpy()
     reader = "image_features", lambda indices: features[indices]
-    batches, steps = captioner.training_batches(reader, captions, 3, 120, seed=1)
-    model.compile(keras.optimizers.Adam(0.02))
-    history = model.fit(batches, steps_per_epoch=steps, epochs=120, verbose=0).history
+    batches, steps = captioner.training_batches(reader, captions, 3, 240, seed=1)
+    model.compile(keras.optimizers.Adam(0.005))
+    history = model.fit(batches, steps_per_epoch=steps, epochs=240, verbose=0).history
     assert history["loss"][-1] < 0.1 * history["loss"][0]
 
     assert model.generate(photos) == expected
     model.save_to_preset(tmp_path / "preset")
     loaded = captioner.ImageCaptioner.from_preset(tmp_path / "preset")
     assert loaded.generate(photos) == expected
+    if fusion == "attention":  # over the grid, for each word and the end
+        for result in loaded.generate_results(photos, attention=True):
+            assert result.attention.shape == (len(result.token_ids), 2, 2)
+            np.testing.assert_allclose(result.attention.sum(axis=(1, 2)), 1, rtol=1e-4)
     captioner.export(tmp_path / "preset", tmp_path / "exported")
     command = [sys.executable, "-c", EXPORTED, str(tmp_path / "exported"), *photos]
     run = subprocess.run(command, capture_output=True, text=True)
