@@ -71,9 +71,9 @@ class MultiHeadAttention(keras.layers.Layer):
         return self._split(self.query_dense(text)) * self.head_dim**-0.5
 
     def keys_and_values(self, source):
-        return self._split(self.key_dense(source)), self._split(
-            self.value_dense(source)
-        )
+        return [
+            self._split(dense(source)) for dense in (self.key_dense, self.value_dense)
+        ]
 
     def _split(self, x):
         shape = (-1, ops.shape(x)[1], self.num_heads, self.head_dim)

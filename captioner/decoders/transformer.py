@@ -91,9 +91,9 @@ class TransformerMixer(TextMixer):
 
     def step(self, text, cache, index):
         text = text[:, None]
-        new = self.attention.keys_and_values(text)
         place = ops.reshape(ops.convert_to_tensor(index), (1,))
-        new = [rotate(new[0], place), new[1]]
+        keys, values = self.attention.keys_and_values(text)
+        new = [rotate(keys, place), values]
         positions = ops.arange(ops.shape(cache[0])[2])
         here = (positions == index)[:, None]
         cache = [ops.where(here, now, past) for now, past in zip(new, cache)]
