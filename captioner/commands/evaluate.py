@@ -1,0 +1,83 @@
+"""`captioner evaluate`."""
+
+import os
+
+import click
+
+from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.terminal import EXIT_CODES, import_tensorflow
+
+
+@click.command("evaluate", epilog=EXIT_CODES)
+@click.argument("preset", metavar="PRESET_OR_PREDICTIONS")
+@click.argument("dataset")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "dev", "test"]),
+    help="[default: test where there is one, else dev]",
+)
+@click.option(
+    "--compare-with",
+    metavar="PRESET_OR_PREDICTIONS",
+    help="Score these too, and say whether the difference is more than chance.",
+)
+@sampler_flags
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(),
+    metavar="DIR",
+    help="Write report.html, scores.json, and predictions.json and references.json "
+    "(COCO formats).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace these files.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--java-metrics/--no-java-metrics",
+    default=True,
+    help="METEOR and SPICE, where Java and pycocoevalcap are.  [default: yes]",
+)
+@click.pass_context
+def evaluate_command(
+    ctx,
+    preset,
+    dataset,
+    split,
+    compare_with,
+    output,
+    overwrite,
+    batch_size,
+    java_metrics,
+    **sampler_options,
+):
+    """Score a preset, or captions in a file, on a split of DATASET.
+
+    PREDICTIONS are COCO results (.json), .jsonl, .csv or .tsv, or a folder of .txt
+    files, as `captioner caption` writes them, with a caption for each image of the
+    split.
+
+    \b
+    Examples:
+      captioner evaluate run/preset flickr8k:flickr8k
+      captioner evaluate run/preset flickr8k:flickr8k --split dev --num-beams 5 -o dev
+      captioner evaluate captions.csv flickr8k:flickr8k --split dev
+      captioner evaluate run/preset coco:coco --compare-with other/predictions.json
+    """
+    import_tensorflow()
+    from captioner.evaluate import REPORT_FILE, evaluate
+
+    evaluation = evaluate(
+        preset,
+        dataset,
+        split,
+        chosen_sampler(preset, sampler_options),
+        output,
+        overwrite,
+        batch_size,
+        compare_with,
+        java_metrics,
+    )
+    click.echo(evaluation)
+    if output:
+        click.echo(f"report: {os.path.join(output, REPORT_FILE)}", err=True)
+    ctx.exit(1 if evaluation.left_out else 0)

@@ -1,0 +1,26 @@
+"""`captioner export`."""
+
+import click
+
+from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.terminal import EXIT_CODES, import_tensorflow
+
+
+@click.command("export", epilog=EXIT_CODES)
+@click.argument("preset")
+@click.argument("output", type=click.Path())
+@sampler_flags
+@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
+def export_command(preset, output, overwrite, **sampler_options):
+    """Write PRESET as a SavedModel that takes encoded photos and returns captions.
+
+    \b
+    Examples:
+      captioner export run/preset exported
+      saved_model_cli show --dir exported --all
+    """
+    import_tensorflow()
+    from captioner.export import export
+
+    path = export(preset, output, chosen_sampler(preset, sampler_options), overwrite)
+    click.echo(path)

@@ -1,0 +1,104 @@
+"""`captioner train`."""
+
+import click
+
+from captioner.terminal import EXIT_CODES, import_tensorflow
+
+
+@click.command("train", epilog=EXIT_CODES)
+@click.argument("dataset")
+@click.argument("output", type=click.Path())
+@click.option("--backbone", default="efficientnet_lite2", show_default=True)
+@click.option(
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    help="imagenet, none, or the path of a .weights.h5 file.",
+)
+@click.option("--image-size", type=int, help="In pixels.  [default: the backbone's]")
+@click.option(
+    "--resize-mode",
+    type=click.Choice(["squash", "crop", "pad"]),
+    default="squash",
+    show_default=True,
+    help="For photos that are not square.",
+)
+@click.option(
+    "--pooling", type=click.Choice(["avg"]), help="One vector an image, not a grid."
+)
+@click.option(
+    "--mixer",
+    type=click.Choice(["lstm", "transformer"]),
+    default="lstm",
+    show_default=True,
+    help="What mixes along the caption.",
+)
+@click.option(
+    "--fusion",
+    type=click.Choice(["additive", "concat", "weighted", "attention"]),
+    default="additive",
+    show_default=True,
+    help="What brings the image in.",
+)
+@click.option("--num-layers", type=int, default=2, show_default=True)
+@click.option("--hidden-dim", type=int, default=512, show_default=True)
+@click.option(
+    "--intermediate-dim",
+    type=int,
+    help="How much to look for in the image, and width of a Transformer's feed-"
+    "forward network.  [default: the hidden dim, and 4 times that]",
+)
+@click.option(
+    "--num-heads",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Of a Transformer and of attention fusion.",
+)
+@click.option("--dropout", type=float, default=0.4, show_default=True)
+@click.option("--label-smoothing", type=float, default=0.1, show_default=True)
+@click.option(
+    "--min-count", type=int, default=4, show_default=True, help="Rarer words: unknown."
+)
+@click.option("--max-sequence-length", type=int, default=20, show_default=True)
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--epochs", type=int, default=15, show_default=True)
+@click.option(
+    "--patience",
+    type=int,
+    default=4,
+    show_default=True,
+    help="End after so many epochs without a better CIDEr.",
+)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option(
+    "--ema-epochs",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Epochs that the averaged weights look back; 0: no average.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--cache-dir",
+    type=click.Path(),
+    help="Where backbone features are kept.  [default: OUTPUT/features]",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in OUTPUT.")
+def train_command(dataset, output, weights, **options):
+    """Train a captioner on DATASET; the best one is kept as OUTPUT/preset.
+
+    DATASET needs a train and a dev split; `captioner datasets show` tells. A run that
+    was stopped goes on with the same line and --resume.
+
+    \b
+    Examples:
+      captioner train scenes run --image-size 128
+      captioner train flickr8k:flickr8k run --backbone vgg16
+      captioner train photos/captions.csv run
+    """
+    import_tensorflow()
+    from captioner.train import train
+
+    train(dataset, output, weights=None if weights == "none" else weights, **options)

@@ -1,0 +1,71 @@
+"""What all commands share: exit codes, Ctrl-C, one clear line for a mistake."""
+
+import contextlib
+import os
+import signal
+import sys
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    all went well
+  1    some photos could not be captioned; the others were
+  2    nothing was done, or not all: one line says why
+  130  interrupted
+"""
+
+
+@contextlib.contextmanager
+def ctrl_c(at_once=True):
+    """Make sure of Ctrl-C: TensorFlow may lose a `KeyboardInterrupt` that is raised
+    inside it, or turn it into an error of its own.
+
+    Yields a list, true once Ctrl-C was pressed. Without `at_once` the first one
+    raises nothing, and whoever asked for the list stops where it is good to stop.
+    """
+    pressed = []
+
+    def handler(*_):
+        pressed.append(True)
+        if at_once or len(pressed) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as behind nohup
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield pressed
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def one_line(error):
+    """The message of an error that is a user's mistake, on one line."""
+    if isinstance(error, OSError) and error.strerror:  # without its "[Errno 28]"
+        named = [] if error.filename is None else [str(error.filename)]
+        return printable(": ".join([*named, error.strerror]))
+    return " ".join(str(error).split())
+
+
+def printable(path):
+    """A path on one line, whatever its name holds."""
+    return path if path.isprintable() else repr(path)
+
+
+def import_tensorflow():
+    """Import TensorFlow without the notes that its C++ writes about GPUs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
