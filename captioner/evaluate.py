@@ -28,11 +28,13 @@ from captioner.predictions import Predictions, match_predictions, read_predictio
 from captioner.progress import progress_bar
 
 PREDICTIONS_FILE = "predictions.json"
-OTHER_FILE = "other_predictions.json"
+N_BEST_FILE = "n_best.json"
 REFERENCES_FILE = "references.json"
 SCORES_FILE = "scores.json"
 REPORT_FILE = "report.html"
-_FILES = (PREDICTIONS_FILE, OTHER_FILE, REFERENCES_FILE, SCORES_FILE, REPORT_FILE)
+OTHER = "other_"  # before the names of what `compare_with` wrote
+_NOT_ALWAYS = (N_BEST_FILE, OTHER + PREDICTIONS_FILE, OTHER + N_BEST_FILE)
+_FILES = (PREDICTIONS_FILE, REFERENCES_FILE, SCORES_FILE, REPORT_FILE, *_NOT_ALWAYS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +148,9 @@ def evaluate(
         sampler: replaces that of the preset (or presets).
         output: folder for `predictions.json` (COCO results), `references.json`
             (COCO captions), which other tools can score, `scores.json`, and
-            `report.html`, which shows it all with the photos.
+            `report.html`, which shows it all with the photos. Where there are several
+            captions of an image, as by `BeamSampler(5, num_hypotheses=5)`, all are in
+            `n_best.json`, which can be scored again, too.
         overwrite: replace these files where they are there already.
         batch_size: photos at a time.
         compare_with: another preset or predictions, scored on the same images; its
@@ -192,8 +196,8 @@ def evaluate(
                 raise ValueError(
                     f"{output / name} exists; it is replaced only with overwrite."
                 )
-        if overwrite and compare_with is None:  # of an earlier comparison
-            (output / OTHER_FILE).unlink(missing_ok=True)
+        for name in _NOT_ALWAYS:  # of an earlier evaluation
+            (output / name).unlink(missing_ok=True)
     written = [
         (
             source
@@ -216,8 +220,8 @@ def evaluate(
         raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
     if output is not None:
         # Predictions first, scores second: any other tool can score them too.
-        for name, predictions in zip((PREDICTIONS_FILE, OTHER_FILE), written):
-            _write_predictions(output / name, predictions, references)
+        for prefix, predictions in zip(("", OTHER), written):
+            _write_predictions(output, prefix, predictions, references)
         _write_references(output / REFERENCES_FILE, references)
 
     scorer = CaptionScorer(references, java_metrics)
@@ -255,15 +259,21 @@ def _name(source):
 
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
-    if not isinstance(source, ImageCaptioner):
-        try:
-            presets.find_preset(source)
-        except presets.PresetError:
-            path = pathlib.Path(source)
-            if not path.exists() or (path / presets.WEIGHTS_FILE).exists():
-                raise
-            return match_predictions(read_predictions(source), data, split)
+    if is_predictions(source):
+        return match_predictions(read_predictions(source), data, split)
     return ImageCaptioner.from_preset(source, sampler)
+
+
+def is_predictions(source):
+    """Whether captions are to be read there: there is something, and no preset."""
+    if isinstance(source, ImageCaptioner):
+        return False
+    try:
+        presets.find_preset(source)
+    except presets.PresetError:
+        path = pathlib.Path(source)
+        return path.exists() and not (path / presets.WEIGHTS_FILE).exists()
+    return False
 
 
 def _caption(captioner, examples, split, batch_size):
@@ -277,11 +287,12 @@ def _caption(captioner, examples, split, batch_size):
     )
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
         for indices, images in batches:
-            texts, log_probs = captioner.caption_batch(images)
-            for index, text, score in zip(indices.numpy(), texts, log_probs):
-                captions[examples[index]["image/id"]] = [text]
-                scores[examples[index]["image/id"]] = float(score)
-            bar.update(len(texts))
+            results = captioner.batch_results(images)
+            for index, result in zip(indices.numpy(), results):
+                image_id = examples[index]["image/id"]
+                captions[image_id] = [each.text for each in result.hypotheses]
+                scores[image_id] = result.score
+            bar.update(len(results))
     notes = {
         "captions": "free-running, from the photo alone",
         "sampler": type(captioner.sampler).__name__,
@@ -375,18 +386,19 @@ def _scores_json(evaluation):
     return {**evaluation.scores, **values}
 
 
-def _write_predictions(path, predictions, references):
-    rows = []
+def _write_predictions(output, prefix, predictions, references):
+    rows, n_best = [], []
     number = _id_writer(references)
     for image_id in references:
         texts = predictions.captions[image_id]
-        row = {"image_id": number(image_id), "caption": texts[0]}
-        if len(texts) > 1:
-            row["captions"] = texts
+        of, score = {"image_id": number(image_id)}, {}
         if image_id in predictions.scores:
-            row["score"] = predictions.scores[image_id]
-        rows.append(row)
-    presets.write_json(path, rows)
+            score = {"score": predictions.scores[image_id]}
+        rows.append({**of, "caption": texts[0], **score})
+        n_best.append({**of, "captions": texts, **score})
+    presets.write_json(output / f"{prefix}{PREDICTIONS_FILE}", rows)
+    if any(len(row["captions"]) > 1 for row in n_best):
+        presets.write_json(output / f"{prefix}{N_BEST_FILE}", n_best)
 
 
 def _write_references(path, references):
