@@ -24,7 +24,12 @@ from captioner.metrics import (
     self_bleu,
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
-from captioner.predictions import Predictions, match_predictions, read_predictions
+from captioner.predictions import (
+    READERS,
+    Predictions,
+    match_predictions,
+    read_predictions,
+)
 from captioner.progress import progress_bar
 
 PREDICTIONS_FILE = "predictions.json"
@@ -183,14 +188,17 @@ def _open(source, sampler, data, split):
 
 
 def is_predictions(source):
-    """Whether captions are to be read there: there is something, and no preset."""
+    """Whether captions are to be read there: it is no preset, and is called as a file
+    of captions is, or there is something."""
     if isinstance(source, ImageCaptioner):
         return False
     try:
         presets.find_preset(source)
     except presets.PresetError:
         path = pathlib.Path(source)
-        return path.exists() and not (path / presets.WEIGHTS_FILE).exists()
+        return path.suffix.lower() in READERS or (
+            path.exists() and not (path / presets.WEIGHTS_FILE).exists()
+        )
     return False
 
 

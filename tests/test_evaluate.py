@@ -199,6 +199,8 @@ def test_a_mistake_is_refused_before_the_work(task, table, tmp_path):
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match="nowhere.csv"):
         captioner.evaluate(task, "nowhere.csv")
+    with pytest.raises(ValueError, match="Cannot read nowhere.json: No such file"):
+        captioner.evaluate("nowhere.json", table)
 
 
 def test_a_split_without_one_readable_photo_is_an_error(task, table):

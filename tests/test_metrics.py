@@ -627,6 +627,10 @@ def test_java_metrics_say_what_is_missing(monkeypatch, tmp_path):
     (folder / "meteor" / "data" / "paraphrase-en.gz").touch()
     with pytest.raises(JavaMetricError, match="there is no .*spice-1.0.jar"):
         Spice([[["a"]]])
+    (folder / "spice").mkdir()
+    (folder / "spice" / "spice-1.0.jar").touch()
+    with pytest.raises(JavaMetricError, match="no stanford-corenlp.* downloads it"):
+        Spice([[["a"]]])
     # All is there, and the program fails: the rest goes on.
     scorer = CaptionScorer({"a": ["a dog"]}, java_metrics=True)
     assert list(scorer.missing) == ["spice"]
@@ -647,6 +651,9 @@ def test_spice_is_that_of_pycocoevalcap(monkeypatch, tmp_path):
         module = types.ModuleType(name)
         module.Spice = FakeSpice
         monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "lib").mkdir()
+    for jar in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
+        (tmp_path / "lib" / jar).touch()
     monkeypatch.setattr(java_metrics, "_package_folder", lambda *_: tmp_path)
     references = {"b": ["A dog.", "The dog."], "a": ["Two cats!"]}
     scorer = CaptionScorer(references, java_metrics=True)
