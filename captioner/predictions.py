@@ -63,9 +63,9 @@ def read_predictions(path):
 
     The image of an object or a row is `image_id`, or else `image`, `path` or
     `file_name`: a text or a whole number. Its caption is `caption`, or in JSON
-    `captions`, a list with the best first. It may have a `score`, and an `error` instead
-    of a caption, as `captioner caption` writes them. Start and end markers ("<s>",
-    "<end>", "endseq", ...) and what follows an end are cut from captions.
+    `captions`, a list with the best first. It may have a `score`, and an `error`
+    instead of a caption, as `captioner caption` writes them. Start and end markers
+    ("<s>", "<end>", "endseq", ...) and what follows an end are cut from captions.
 
     Args:
         path: str or path.
