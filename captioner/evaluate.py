@@ -119,8 +119,6 @@ def evaluate(
                 raise ValueError(
                     f"{output / name} exists; it is replaced only with overwrite."
                 )
-        for name in _NOT_ALWAYS:  # of an earlier evaluation
-            (output / name).unlink(missing_ok=True)
     written = [
         (
             source
@@ -142,6 +140,8 @@ def evaluate(
     if not references:
         raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
     if output is not None:
+        for name in _NOT_ALWAYS:  # of an earlier evaluation
+            (output / name).unlink(missing_ok=True)
         # Predictions first, scores second: any other tool can score them too.
         for prefix, predictions in zip(("", OTHER), written):
             _write_predictions(output, prefix, predictions, references)
