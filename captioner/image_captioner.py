@@ -298,6 +298,11 @@ class ImageCaptioner:
         scores, float32 (B,)."""
         return self.caption_features(self._encode(images))
 
+    def batch_results(self, images):
+        """As `caption_batch`, with all that is known: a list of B `GenerateResult`."""
+        texts, output = self._generate(_float32(self._encode(images)))
+        return list(self._results(texts.numpy(), output, [None] * len(texts)))
+
     def caption_features(self, image_features):
         """Image features, (B, P, E) -> list of B captions, and their scores."""
         if not len(tf.nest.flatten(image_features)[0]):

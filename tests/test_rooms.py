@@ -35,6 +35,8 @@ ROOMS = [
     "metrics",
     "train",
     "predictions",
+    "svg_plots",
+    "evaluation",
     "evaluation_report",
     "evaluate",
     "caption",
