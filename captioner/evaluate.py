@@ -2,12 +2,14 @@
 
 import dataclasses
 import importlib.metadata
+import os
 import pathlib
 import re
 import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
+from captioner.ensemble_captioner import load_captioner
 from captioner.evaluation_report import write_report
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
@@ -138,8 +140,9 @@ def evaluate(
     no image of the dataset, is there twice, or is missing is refused.
 
     Args:
-        preset: name or folder of a preset, an `ImageCaptioner`, or a file or folder
-            of predictions, see `read_predictions`.
+        preset: name or folder of a preset, an `ImageCaptioner`, or a list of them,
+            which write together, see `EnsembleCaptioner`; or a file or folder of
+            predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
         split: "test", "dev" or "train"; by default test where there is one,
             else dev.
@@ -250,12 +253,14 @@ def evaluate(
 
 
 def _name(source):
+    if isinstance(source, (list, tuple)):
+        return " + ".join(map(_name, source))
     return "in memory" if isinstance(source, ImageCaptioner) else str(source)
 
 
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
-    if not isinstance(source, ImageCaptioner):
+    if isinstance(source, (str, os.PathLike)):
         try:
             presets.find_preset(source)
         except presets.PresetError:
@@ -263,7 +268,7 @@ def _open(source, sampler, data, split):
             if not path.exists() or (path / presets.WEIGHTS_FILE).exists():
                 raise
             return match_predictions(read_predictions(source), data, split)
-    return ImageCaptioner.from_preset(source, sampler)
+    return load_captioner(source, sampler)
 
 
 def _caption(captioner, examples, split, batch_size):

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.commands.sampler_flags import chosen, sampler_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 
 
@@ -66,11 +66,12 @@ def evaluate_command(
     import_tensorflow()
     from captioner.evaluate import REPORT_FILE, evaluate
 
+    preset, sampler = chosen(preset, sampler_options)
     evaluation = evaluate(
         preset,
         dataset,
         split,
-        chosen_sampler(preset, sampler_options),
+        sampler,
         output,
         overwrite,
         batch_size,
