@@ -145,6 +145,8 @@ def test_what_cannot_be_done(tiny_captioner, other, photos, tmp_path):
     with pytest.raises(ValueError, match="vocabulary of the first"):
         EnsembleCaptioner([tiny_captioner, stranger])
     both = EnsembleCaptioner([tiny_captioner, other])
+    with pytest.raises(ValueError, match="features"):
+        both.generate(np.zeros((4, 1024), "float32"))
     with pytest.raises(ValueError, match="no attention"):
         both.generate_results(photos, attention=True)
     for refused in (both.fit, both.save_to_preset):
