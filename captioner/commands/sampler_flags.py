@@ -103,7 +103,9 @@ def sampler_flags(command):
                 help="Of random: draw from the likeliest words of this probability.",
             ),
             click.option(
-                "--seed", type=int, help="Of random: the same captions each time."
+                "--seed",
+                type=int,
+                help="Of random: the same captions of the same batch.",
             ),
             click.option("--min-length", type=int, help="Words, and one for the end."),
             click.option("--max-length", type=int, help="Words, and one for the end."),
