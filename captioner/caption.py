@@ -8,7 +8,7 @@ import os
 import pathlib
 import secrets
 
-from captioner.image_captioner import ImageCaptioner
+from captioner.ensemble_captioner import load_captioner
 from captioner.input_pipeline import image_batches
 from captioner.progress import progress_bar
 
@@ -53,7 +53,8 @@ def caption(
 
     Args:
         paths: a path, or a list of them; folders are searched to the bottom.
-        preset: name or folder of a preset, or an `ImageCaptioner`.
+        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
+            which write together, see `EnsembleCaptioner`.
         output: a `.csv` or `.jsonl` file for all results, bad files included; it
             is there whole or not at all.
         sidecars: write each caption into a `.txt` beside its photo.
@@ -99,7 +100,7 @@ def caption(
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
     if sidecars and not overwrite:
         photos = [p for p in photos if _sidecar(p) == p or not _sidecar(p).exists()]
-    captioner = ImageCaptioner.from_preset(preset, sampler)
+    captioner = load_captioner(preset, sampler)
     return _caption_all(photos, folder_errors, captioner, output, sidecars, batch_size)
 
 

@@ -8,6 +8,22 @@ from captioner.image_captioner import ImageCaptioner
 from captioner.preprocessor import CaptionPreprocessor
 
 
+def load_captioner(preset, sampler=None):
+    """What every verb is given: one preset, or several that write together.
+
+    Args:
+        preset: name or folder of a preset, an `ImageCaptioner`, or a list of them.
+        sampler: replaces the preset's own, or that of the first.
+
+    Raises:
+        PresetError, ValueError: see `ImageCaptioner.from_preset` and
+            `EnsembleCaptioner`.
+    """
+    if isinstance(preset, (list, tuple)):
+        return EnsembleCaptioner(preset, sampler)
+    return ImageCaptioner.from_preset(preset, sampler)
+
+
 class EnsembleCaptioner(ImageCaptioner):
     """Averages the probabilities of several presets, step by step.
 

@@ -1,12 +1,14 @@
 """Score captions on a dataset's split: `captioner evaluate`."""
 
 import importlib.metadata
+import os
 import pathlib
 import re
 import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
+from captioner.ensemble_captioner import load_captioner
 from captioner.evaluation import Evaluation
 from captioner.evaluation_report import write_report
 from captioner.image_captioner import ImageCaptioner
@@ -63,8 +65,9 @@ def evaluate(
     no image of the dataset, is there twice, or is missing is refused.
 
     Args:
-        preset: name or folder of a preset, an `ImageCaptioner`, or a file or folder
-            of predictions, see `read_predictions`.
+        preset: name or folder of a preset, an `ImageCaptioner`, or a list of them,
+            which write together, see `EnsembleCaptioner`; or a file or folder of
+            predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
         split: "test", "dev" or "train"; by default test where there is one,
             else dev.
@@ -177,6 +180,8 @@ def evaluate(
 
 
 def _name(source):
+    if isinstance(source, (list, tuple)):
+        return " + ".join(map(_name, source))
     return "in memory" if isinstance(source, ImageCaptioner) else str(source)
 
 
@@ -184,13 +189,13 @@ def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
     if is_predictions(source):
         return match_predictions(read_predictions(source), data, split)
-    return ImageCaptioner.from_preset(source, sampler)
+    return load_captioner(source, sampler)
 
 
 def is_predictions(source):
     """Whether captions are to be read there: it is no preset, and is called as a file
     of captions is, or there is something."""
-    if isinstance(source, ImageCaptioner):
+    if not isinstance(source, (str, os.PathLike)):  # a captioner, or several presets
         return False
     try:
         presets.find_preset(source)

@@ -6,7 +6,7 @@ import tempfile
 
 import tensorflow as tf
 
-from captioner.image_captioner import ImageCaptioner
+from captioner.ensemble_captioner import load_captioner
 
 
 def export(preset, output, sampler=None, overwrite=False):
@@ -19,7 +19,8 @@ def export(preset, output, sampler=None, overwrite=False):
     ops.
 
     Args:
-        preset: name or folder of a preset, or an `ImageCaptioner`.
+        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
+            which write together, see `EnsembleCaptioner`.
         output: folder to write; it is there whole or not at all.
         sampler: replaces the preset's own.
         overwrite: replace an existing SavedModel.
@@ -46,7 +47,7 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
         if not (output / "saved_model.pb").is_file():
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
-    captioner = ImageCaptioner.from_preset(preset, sampler)
+    captioner = load_captioner(preset, sampler)
     module = ExportedCaptioner(captioner)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 import pathlib
 
 import keras
@@ -16,6 +17,7 @@ from captioner.image_converter import ImageConverter
 from captioner.image_files import load_image
 from captioner.preprocessor import CaptionPreprocessor
 from captioner.samplers import SAMPLERS
+from captioner.samplers.constraints import check_number
 from captioner.samplers.sampler import ENDED, LIVE, STUCK
 from captioner.tokenizer import Tokenizer
 
@@ -188,7 +190,8 @@ class ImageCaptioner:
         Args:
             images: a path, encoded bytes, a uint8 RGB array (H, W, 3), or image
                 features, a float array (P, E); or a list, tuple or dict of them, of
-                which some may be lists again. Features may be one array (B, P, E).
+                which some may be lists again. Many may be one array, of photos
+                (B, H, W, 3) or of features (B, P, E).
             batch_size: how many at a time.
 
         Returns:
@@ -196,7 +199,7 @@ class ImageCaptioner:
 
         Raises:
             ImageError: a photo cannot be read.
-            ValueError: there is none.
+            ValueError: there is none, or features are of another shape.
         """
         results = self.generate_results(images, batch_size)
         return keras.tree.map_structure(lambda result: result.text, results)
@@ -213,13 +216,22 @@ class ImageCaptioner:
 
         Raises:
             ImageError: a photo cannot be read.
-            ValueError: there is none, or the model has no attention to show.
+            ValueError: as `generate`, or the model has no attention to show.
         """
-        if self._are_features(images, dims=3):
-            images = list(images)
+        check_number("batch_size", batch_size, 1, 2**31 - 1, numbers.Integral)
+        if isinstance(images, (np.ndarray, tf.Tensor)):
+            if len(images.shape) == 4 or self._are_features(images, dims=3):
+                images = list(np.asarray(images))
         flat = keras.tree.flatten(images)
         if not flat:
             raise ValueError(f"images must hold one or more. Received: images={images}")
+        for image in flat:
+            # Not a grey picture of floats, which it could be to `load_image`.
+            if _is_float(image, 2) and not self._are_features(image):
+                raise ValueError(
+                    "Image features must be those of this captioner's network. "
+                    f"Received: shape={tuple(image.shape)}"
+                )
         results = []
         for start in range(0, len(flat), batch_size):
             image_features = _float32(
@@ -233,15 +245,8 @@ class ImageCaptioner:
         return keras.tree.pack_sequence_as(images, results)
 
     def _are_features(self, images, dims=2):
-        if not isinstance(images, (np.ndarray, tf.Tensor)):
-            return False
         shape = getattr(self.feature_spec, "shape", None)  # an ensemble has several
-        dtype = tf.as_dtype(images.dtype)
-        return (
-            dtype.is_floating
-            and len(images.shape) == dims
-            and tuple(images.shape[dims - 2 :]) == shape
-        )
+        return _is_float(images, dims) and tuple(images.shape[dims - 2 :]) == shape
 
     def _features_of(self, images):
         """The image features of photos and features, in their order."""
@@ -453,6 +458,14 @@ class ImageCaptioner:
             if card:
                 (folder / "README.md").write_text(card, encoding="utf-8")
         return pathlib.Path(path)
+
+
+def _is_float(array, dims):
+    return (
+        isinstance(array, (np.ndarray, tf.Tensor))
+        and tf.as_dtype(array.dtype).is_floating
+        and len(array.shape) == dims
+    )
 
 
 def _float32(image_features):

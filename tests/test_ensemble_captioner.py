@@ -1,17 +1,24 @@
 """Several captioners that write one caption."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 import captioner
 from captioner.backbones import VisionBackbone
 from captioner.caption_model import CaptionModel
+from captioner.cli import main
 from captioner.ensemble_captioner import EnsembleCaptioner
 from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
 from captioner.image_files import load_image
 from captioner.preprocessor import CaptionPreprocessor
+from captioner.presets import PresetError
 from captioner.tokenizer import Tokenizer
 
 
@@ -22,14 +29,20 @@ def photos(repository):
 
 @pytest.fixture(scope="module")
 def other(tiny_captioner, loud_weights):
-    """Another network that sees photos at another size, and one layer."""
-    backbone = VisionBackbone("mobilenet", image_size=(32, 32), weights=None)
+    """Another network that sees photos at another size, and a Transformer."""
+    backbone = VisionBackbone("mobilenet", image_size=(96, 96), weights=None)
     tokenizer = tiny_captioner.preprocessor.tokenizer
     model = CaptionModel(
-        tokenizer.vocabulary_size, backbone.feature_shape, backbone, hidden_dim=8
+        tokenizer.vocabulary_size,
+        backbone.feature_shape,
+        backbone,
+        "transformer",
+        "attention",
+        hidden_dim=8,
+        num_heads=2,
     )
     loud_weights(model)
-    converter = ImageConverter((32, 32), "crop")
+    converter = ImageConverter((96, 96), "crop")
     return ImageCaptioner(model, CaptionPreprocessor(converter, tokenizer, 6))
 
 
@@ -71,6 +84,53 @@ def test_the_verbs_take_it_as_any_captioner(tiny_captioner, other, photos):
     assert both.generate(photos[0]) == expected[0]
 
 
+SERVE = """
+import json, sys
+sys.modules["captioner"] = None
+import tensorflow as tf
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+photos = [open(path, "rb").read() for path in sys.argv[2:]]
+captions = serve(image_bytes=tf.constant(photos))["captions"].numpy()
+print(json.dumps([caption.decode() for caption in captions]))
+"""
+
+
+def test_the_command_line_and_an_export_alike(tiny_captioner, other, photos, tmp_path):
+    sampler = captioner.BeamSampler(2, length_penalty=0.0)
+    expected = EnsembleCaptioner([tiny_captioner, other], sampler).generate(photos)
+    assert expected != ImageCaptioner.from_preset(tiny_captioner, sampler).generate(
+        photos
+    )
+    paths = [str(photo) for photo in photos]
+    first, second = (
+        str(each.save_to_preset(tmp_path / name))
+        for name, each in (("first", tiny_captioner), ("second", other))
+    )
+    flags = ["--preset", first, "--num-beams=2", "--length-penalty=0"]
+    flags += ["--ensemble-with", second]
+    done = CliRunner().invoke(main, ["caption", *paths, *flags])
+    assert done.exit_code == 0, done.output
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == expected
+
+    exported = captioner.export([tiny_captioner, other], tmp_path / "out", sampler)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(exported), *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == expected
+
+
+def test_scores_name_all_members(tiny_captioner, other, photos, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [f"{photo},a dog runs,dev" for photo in photos[:2]]
+    table.write_text("\n".join(["image,caption,split", *rows]))
+    preset = str(other.save_to_preset(tmp_path / "second"))
+    evaluation = captioner.evaluate([tiny_captioner, preset], table, java_metrics=False)
+    assert evaluation.protocol["preset"] == f"in memory + {preset}"
+
+
 def test_what_cannot_be_done(tiny_captioner, other, photos, tmp_path):
     for members in ([], "run/preset"):
         with pytest.raises(ValueError, match="Received: "):
@@ -80,9 +140,13 @@ def test_what_cannot_be_done(tiny_captioner, other, photos, tmp_path):
         CaptionModel(tokenizer.vocabulary_size, (4, 6)),
         CaptionPreprocessor(ImageConverter((32, 32)), tokenizer),
     )
+    with pytest.raises(PresetError, match="No preset 'third'"):
+        EnsembleCaptioner([tiny_captioner, "third"])
     with pytest.raises(ValueError, match="vocabulary of the first"):
         EnsembleCaptioner([tiny_captioner, stranger])
     both = EnsembleCaptioner([tiny_captioner, other])
+    with pytest.raises(ValueError, match="features"):
+        both.generate(np.zeros((4, 1024), "float32"))
     with pytest.raises(ValueError, match="no attention"):
         both.generate_results(photos, attention=True)
     for refused in (both.fit, both.save_to_preset):

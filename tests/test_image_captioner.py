@@ -69,6 +69,27 @@ def test_no_photo_is_refused(tiny_captioner, images):
         tiny_captioner.caption_features(np.zeros((0, 4, 1024), "float32"))
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
+def test_a_batch_size_that_cannot_be(tiny_captioner, photos, batch_size):
+    with pytest.raises(ValueError, match=f"Received: batch_size={batch_size}"):
+        tiny_captioner.generate(photos, batch_size=batch_size)
+
+
+def test_photos_of_one_size_may_be_one_array(tiny_captioner, photos):
+    array = np.stack([load_image(photo)[:100, :120] for photo in photos[:3]])
+    expected = tiny_captioner.generate(list(array))
+    assert tiny_captioner.generate(array) == expected
+    assert tiny_captioner.generate(tf.constant(array)) == expected
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (81, 1280)])
+def test_features_of_another_network_are_refused(tiny_captioner, photos, shape):
+    features = np.ones(shape, "float32")
+    for images in (features, [photos[0], features]):
+        with pytest.raises(ValueError, match=rf"Received: shape=\({shape[0]}, "):
+            tiny_captioner.generate(images)
+
+
 def test_features_in_place_of_photos(tiny_captioner, photos, images, captions):
     features = tiny_captioner.caption_model.encode(images)
     assert tiny_captioner.generate(features) == captions
@@ -128,31 +149,53 @@ def test_the_attention_map_of_each_word(tiny_captioner, photos, monkeypatch):
         np.testing.assert_array_equal(seen, np.mod(before, 4))
 
 
-@pytest.mark.parametrize("mixer, fusion", [*itertools.product(MIXERS, FUSIONS)])
+PAIRS = [*itertools.product(MIXERS, FUSIONS)]
+STRATEGIES = [*SAMPLERS]
+
+
+# Each pair with one strategy, and with another where there is time: all take minutes.
+@pytest.mark.parametrize(
+    "mixer, fusion, name",
+    [
+        *((*pair, name) for pair, name in zip(PAIRS, itertools.cycle(STRATEGIES))),
+        *(
+            pytest.param(*pair, name, marks=pytest.mark.slow)
+            for pair, name in zip(PAIRS, itertools.cycle(STRATEGIES[::-1]))
+        ),
+    ],
+)
 def test_one_loop_for_every_mixer_and_fusion(
-    tiny_captioner, loud_weights, mixer, fusion
+    tiny_captioner, loud_weights, mixer, fusion, name
 ):
     tokenizer = tiny_captioner.preprocessor.tokenizer
     model = CaptionModel(
         tokenizer.vocabulary_size, (4, 6), None, mixer, fusion, 2, hidden_dim=16
     )
     loud_weights(model)
+    constraints = Constraints(
+        prefix="two", banned=["the grass"], bad_endings=["a", "on the"], min_length=3
+    )
     made = ImageCaptioner(
-        model, tiny_captioner.preprocessor, BeamSampler(3, num_hypotheses=2)
+        model, tiny_captioner.preprocessor, SAMPLERS[name](constraints=constraints)
     )
     features = np.random.default_rng(0).normal(size=(5, 4, 6)).astype("float32")
-    plain, compiled = (
+    outputs = [
         tf.function(made.generate_step, jit_compile=jit, autograph=False)(features)
         for jit in (False, True)
-    )
-    np.testing.assert_array_equal(plain.token_ids, compiled.token_ids)
-    np.testing.assert_allclose(plain.scores, compiled.scores, rtol=1e-4)
-    tokens = plain.token_ids[:, 0]
-    before = tf.pad(tokens[:, :-1], [[0, 0], [1, 0]], constant_values=1)
-    logits = model({"image_features": features, "token_ids": before})
-    expected = tf.gather(tf.nn.log_softmax(logits), tokens, batch_dims=2)
-    expected = tf.where(tokens == tokenizer.pad_id, 0.0, expected)
-    np.testing.assert_allclose(plain.log_probs[:, 0], expected, atol=1e-3)
+    ]
+    if name != "random":  # XLA draws otherwise
+        np.testing.assert_array_equal(*(output.token_ids for output in outputs))
+        np.testing.assert_allclose(*(output.scores for output in outputs), rtol=1e-4)
+    for output in outputs:
+        tokens = output.token_ids[:, 0]
+        before = tf.pad(tokens[:, :-1], [[0, 0], [1, 0]], constant_values=1)
+        logits = model({"image_features": features, "token_ids": before})
+        expected = tf.gather(tf.nn.log_softmax(logits), tokens, batch_dims=2)
+        expected = tf.where(tokens == tokenizer.pad_id, 0.0, expected)
+        np.testing.assert_allclose(output.log_probs[:, 0], expected, atol=1e-3)
+        for text in tokenizer.detokenize(tokens).numpy():
+            assert text.startswith(b"two") and b"the grass" not in text
+            assert not text.endswith((b" a", b"on the"))
 
 
 def test_constraints_in_words(tiny_captioner, photos, captions):
@@ -186,6 +229,30 @@ def test_a_sampler_that_does_not_fit_is_refused_at_once(tiny_captioner):
         with pytest.raises(ValueError, match=complaint):
             made.compile(sampler=sampler)
     assert made.sampler is before
+
+
+def test_many_long_captions(loud_weights, tiny_captioner):
+    tokenizer = tiny_captioner.preprocessor.tokenizer
+    model = CaptionModel(
+        tokenizer.vocabulary_size,
+        (4, 6),
+        None,
+        "transformer",
+        "attention",
+        hidden_dim=16,
+    )
+    loud_weights(model)
+    constraints = Constraints(min_length=80, max_length=80, bad_endings=["a"])
+    made = ImageCaptioner(
+        model, tiny_captioner.preprocessor, BeamSampler(2, constraints=constraints)
+    )
+    features = np.random.default_rng(1).normal(size=(512, 4, 6)).astype("float32")
+    results = made.generate_results(features, batch_size=512)
+    assert len(results) == 512
+    for result in results:
+        assert len(result.token_ids) == 80 and not result.text.endswith(" a")
+    few = made.generate_results(features[500:503])
+    assert [each.text for each in few] == [each.text for each in results[500:503]]
 
 
 def test_long_captions(tiny_captioner, photos):

@@ -12,6 +12,7 @@ from captioner.samplers import (
     DiverseBeamSampler,
     GreedySampler,
     RandomSampler,
+    Sampler,
     SamplerOutput,
     TokenRules,
 )
@@ -482,6 +483,7 @@ def test_drawing_follows_the_probabilities():
         ({"top_p": 0.79}, [0, 0.625, 0.375, 0]),
         ({"top_p": 0.45}, [0, 1, 0, 0]),
         ({"top_k": 3, "top_p": 0.6}, [0, 0.625, 0.375, 0]),
+        ({"temperature": 1_000}, [0.25, 0.25, 0.25, 0.25]),  # yet nothing banned
     ):
         sampler = RandomSampler(seed=5, num_hypotheses=1_000, **kwargs)
         output = sample_all(sampler, next, tf.zeros((10, 1)), 10, max_length=1)
@@ -495,6 +497,14 @@ def test_drawing_follows_the_probabilities():
         np.testing.assert_allclose(
             output.totals, tf.gather(logits, output.token_ids[..., 0]), atol=1e-5
         )
+
+
+def test_a_sampler_says_how_it_chooses():
+    class Undecided(Sampler):
+        pass
+
+    with pytest.raises(TypeError, match="choose"):
+        Undecided()
 
 
 def test_a_seed_makes_drawing_reproducible():
@@ -692,7 +702,12 @@ def test_a_config_names_what_was_asked_for():
         (lambda: GreedySampler(constraints={"prefix": "a"}), "constraints={"),
         (lambda: DiverseBeamSampler(5, num_groups=2), "num_beams=5, num_groups=2"),
         (lambda: DiverseBeamSampler(diversity_penalty=-1), "diversity_penalty=-1"),
+        (lambda: GreedySampler(length_penalty=np.inf), "length_penalty=inf"),
+        (lambda: DiverseBeamSampler(diversity_penalty=np.nan), "penalty=nan"),
         (lambda: RandomSampler(temperature=-1), "temperature=-1"),
+        (lambda: RandomSampler(temperature=np.nan), "temperature=nan"),
+        (lambda: RandomSampler(temperature=1e5), "temperature=100000.0"),
+        (lambda: RandomSampler(top_p=np.nan), "top_p=nan"),
         (lambda: RandomSampler(top_k=0), "top_k=0"),
         (lambda: RandomSampler(top_p=0.0), "top_p=0.0"),
         (lambda: RandomSampler(top_p=1.1), "top_p=1.1"),
@@ -704,6 +719,7 @@ def test_a_config_names_what_was_asked_for():
         (lambda: Constraints(min_length=True), "min_length=True"),
         (lambda: Constraints(no_repeat_ngram_size=-1), "no_repeat_ngram_size=-1"),
         (lambda: Constraints(repetition_penalty=0), "repetition_penalty=0"),
+        (lambda: Constraints(repetition_penalty=np.nan), "repetition_penalty=nan"),
         (lambda: Constraints(banned="a dog"), "banned='a dog'"),
         (lambda: Constraints(bad_endings=[3]), r"bad_endings=\[3\]"),
         (lambda: Constraints(prefix=["a"]), r"prefix=\['a'\]"),

@@ -4,7 +4,7 @@ import contextlib
 
 import click
 
-from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.commands.sampler_flags import chosen, sampler_flags
 from captioner.terminal import EXIT_CODES, ctrl_c, import_tensorflow, printable
 
 
@@ -47,14 +47,14 @@ def caption_command(
     import_tensorflow()
     from captioner.caption import DEFAULT_PRESET, caption
 
-    preset = preset or DEFAULT_PRESET
+    preset, sampler = chosen(preset or DEFAULT_PRESET, sampler_options)
     results = caption(
         paths,
         preset,
         output=output,
         sidecars=sidecars,
         overwrite=overwrite,
-        sampler=chosen_sampler(preset, sampler_options),
+        sampler=sampler,
         batch_size=batch_size,
     )
     done = failed = 0

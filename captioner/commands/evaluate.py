@@ -4,7 +4,7 @@ import os
 
 import click
 
-from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.commands.sampler_flags import chosen, sampler_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 
 
@@ -80,11 +80,12 @@ def evaluate_command(
             f"{preset} holds captions that are written; to choose how a preset writes, "
             f"name it first. Received: {flags}"
         )
+    preset, sampler = chosen(preset, sampler_options)
     evaluation = evaluate(
         preset,
         dataset,
         split,
-        chosen_sampler(preset, sampler_options),
+        sampler,
         output,
         overwrite,
         batch_size,

@@ -2,7 +2,7 @@
 
 import click
 
-from captioner.commands.sampler_flags import chosen_sampler, sampler_flags
+from captioner.commands.sampler_flags import chosen, sampler_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 
 
@@ -22,5 +22,6 @@ def export_command(preset, output, overwrite, **sampler_options):
     import_tensorflow()
     from captioner.export import export
 
-    path = export(preset, output, chosen_sampler(preset, sampler_options), overwrite)
+    preset, sampler = chosen(preset, sampler_options)
+    path = export(preset, output, sampler, overwrite)
     click.echo(path)

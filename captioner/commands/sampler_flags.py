@@ -1,11 +1,19 @@
-"""The flags that choose how words are chosen; `caption`, `evaluate` and `export` share
-them."""
+"""The flags that choose who writes and how words are chosen; `caption`, `evaluate` and
+`export` share them."""
 
 import click
 
 
-def chosen_sampler(preset, options):
-    """The preset's sampler, changed as the flags ask; None where they ask nothing."""
+def chosen(preset, options):
+    """The preset, or a list of those that write together; and its sampler, changed as
+    the flags ask, or None where they ask nothing."""
+    options = dict(options)
+    others = options.pop("ensemble_with")
+    sampler = _chosen_sampler(preset, options)
+    return [preset, *others] if others else preset, sampler
+
+
+def _chosen_sampler(preset, options):
     import inspect
 
     from captioner import presets
@@ -15,7 +23,6 @@ def chosen_sampler(preset, options):
     if not given:
         return None
     folder = presets.find_preset(preset)
-    presets.verify_preset(folder)
     try:
         own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]
         name, config = own["name"], dict(own["config"])
@@ -43,12 +50,16 @@ def chosen_sampler(preset, options):
             )
     try:
         return sampler_class.from_config({**config, "constraints": constraints})
-    except TypeError as error:  # the preset's own
+    except (TypeError, ValueError) as error:
+        presets.verify_preset(folder)  # where it is damaged, that is why
+        if isinstance(error, ValueError):
+            raise
         raise presets.PresetError(f"{folder}: cannot be rebuilt ({error})") from error
 
 
 def sampler_flags(command):
-    """The flags that choose a sampler, its arguments and its constraints."""
+    """The flags that choose a sampler, its arguments and its constraints, and others
+    to write with."""
     positive = click.FloatRange(min=0)
     for option in reversed(
         [
@@ -92,7 +103,9 @@ def sampler_flags(command):
                 help="Of random: draw from the likeliest words of this probability.",
             ),
             click.option(
-                "--seed", type=int, help="Of random: the same captions each time."
+                "--seed",
+                type=int,
+                help="Of random: the same captions of the same batch.",
             ),
             click.option("--min-length", type=int, help="Words, and one for the end."),
             click.option("--max-length", type=int, help="Words, and one for the end."),
@@ -119,6 +132,12 @@ def sampler_flags(command):
                 multiple=True,
                 metavar="TEXT",
                 help="What no caption ends in; may be repeated.",
+            ),
+            click.option(
+                "--ensemble-with",
+                multiple=True,
+                metavar="PRESET",
+                help="Average its probabilities, too, at each word; may be repeated.",
             ),
         ]
     ):

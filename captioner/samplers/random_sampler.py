@@ -4,7 +4,7 @@ import numbers
 
 import tensorflow as tf
 
-from captioner.samplers.constraints import FINITE, check_number
+from captioner.samplers.constraints import check_number
 from captioner.samplers.sampler import SMALLEST, Sampler
 
 
@@ -15,7 +15,8 @@ class RandomSampler(Sampler):
     its place in the batch. Scores are those of the model, whatever the temperature.
 
     Args:
-        temperature: below 1 makes likely words likelier; 0 is greedy decoding.
+        temperature: below 1 makes likely words likelier; 0 is greedy decoding. At most
+            1,000, where all words are nearly alike.
         top_k: draw from the k likeliest tokens only; None for all.
         top_p: draw from the fewest tokens that together have at least this
             probability (Holtzman et al., "The curious case of neural text
@@ -43,7 +44,7 @@ class RandomSampler(Sampler):
         **kwargs,
     ):
         super().__init__(length_penalty, **kwargs)
-        check_number("temperature", temperature, 0, FINITE)
+        check_number("temperature", temperature, 0, 1_000)
         if top_k is not None:
             check_number("top_k", top_k, 1, 2**31 - 1, numbers.Integral)
         check_number("top_p", top_p, 1e-3, 1)
@@ -73,7 +74,7 @@ class RandomSampler(Sampler):
         if self.top_p < 1:
             inside = upto - share < self.top_p * upto[:, :, -1:]
             upto = tf.cumsum(tf.where(inside, share, 0.0), axis=-1)
-        # Not quite up to 1: a product that is rounded up would be behind the last.
+        # Not quite up to 1: a product that is rounded up would be behind all.
         shape, most = [B, K, 1], 0.999999
         if self.seed is None:
             drawn = tf.random.uniform(shape, maxval=most)
@@ -81,9 +82,9 @@ class RandomSampler(Sampler):
             drawn = tf.random.stateless_uniform(
                 shape, [self.seed, state.index], maxval=most, alg="philox"
             )
-        before = tf.cast(upto <= drawn * upto[:, :, -1:], tf.int32)
-        # One too far where nothing may be written.
-        words = tf.minimum(tf.reduce_sum(before, axis=-1), top_k - 1)
+        # The first that it reaches: one that may be written, where any may.
+        reached = (upto > drawn * upto[:, :, -1:]) & (share > 0)
+        words = tf.argmax(tf.cast(reached, tf.int32), -1, output_type=tf.int32)
         if ids is not None:
             words = tf.gather(ids, words, batch_dims=2)
         return self.write(words, probabilities, state, rules)

@@ -1,5 +1,6 @@
 """What every sampler shares: its contract, its loop and its score."""
 
+import abc
 import math
 import typing
 
@@ -60,7 +61,7 @@ class SamplerState(typing.NamedTuple):
     cache: typing.Any
 
 
-class Sampler:
+class Sampler(abc.ABC):
     """Chooses the tokens of captions, one at a time, inside the graph.
 
     Calling a sampler runs one `tf.while_loop` of fixed shapes that stops as soon
@@ -175,6 +176,7 @@ class Sampler:
         """The status of the K rows of an image before the first token."""
         return [LIVE] * self.rows_per_image
 
+    @abc.abstractmethod
     def choose(self, probabilities, state, rules):
         """Which tokens come next.
 
@@ -190,7 +192,6 @@ class Sampler:
             gained: float32 (B, K), their log-probabilities.
             status: int32 (B, K), the next status.
         """
-        raise NotImplementedError
 
     def may_win(self, state, max_length):
         """Whether a row may still become one of the captions that are asked for:
