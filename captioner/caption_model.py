@@ -48,7 +48,9 @@ class CaptionModel(keras.Model):
     Call arguments:
         inputs: dict of `token_ids`, int (B, L) or (B, C, L), and either
             `image_features`, float (B, P, E), or `images`, float32 RGB
-            (B, H, W, 3) from 0 to 255.
+            (B, H, W, 3) from 0 to 255. With `segment_ids`, int (B, L), all captions
+            of an image stand in its row one after the other, without padding between
+            them: positions of one caption have one number.
 
     Returns:
         Logits, float32 (B, L, V) or (B, C, L, V), of the token after each.
@@ -166,8 +168,9 @@ class CaptionModel(keras.Model):
             token_ids = ops.reshape(token_ids, (-1, shape[2]))
         text = self.token_embedding(token_ids)
         text = self.embedding_dropout(text, training=training)
+        segment_ids = inputs.get("segment_ids")
         for block, cache in zip(self.blocks, image_cache):
-            text = block(text, cache, training=training)
+            text = block(text, cache, segment_ids, training=training)
         logits = self.logits_dense(self.norm(text))
         return ops.reshape(logits, (*shape, self.vocabulary_size))
 

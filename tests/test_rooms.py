@@ -24,6 +24,7 @@ ROOMS = [
     "attention",
     "fusion",
     "decoders",
+    "caption_crossentropy",
     "caption_model",
     "samplers",
     "generate_result",
