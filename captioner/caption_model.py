@@ -14,6 +14,7 @@ from keras import ops
 
 from captioner.backbones import VisionBackbone
 from captioner.decoders import DecoderBlock
+from captioner.train_step import train_step
 
 
 @keras.saving.register_keras_serializable(package="captioner")
@@ -173,6 +174,10 @@ class CaptionModel(keras.Model):
             text = block(text, cache, segment_ids, training=training)
         logits = self.logits_dense(self.norm(text))
         return ops.reshape(logits, (*shape, self.vocabulary_size))
+
+    def train_step(self, data):
+        """What Keras' `fit` does with a batch."""
+        return train_step(self, data)
 
     def step(self, token_ids, text_cache, image_cache, index):
         """One decoding step, without the past and without the backbone.

@@ -321,7 +321,7 @@ class ImageCaptioner:
         )
 
     @classmethod
-    def from_preset(cls, preset, sampler=None):
+    def from_preset(cls, preset, sampler=None, dtype=None):
         """Load a preset by its name or its folder.
 
         Checks every file against its checksum; runs no code from the folder.
@@ -331,6 +331,8 @@ class ImageCaptioner:
                 `ImageCaptioner` is one already, and shares its weights with what
                 comes back.
             sampler: replaces the preset's own.
+            dtype: the decoder's dtype or policy, as "mixed_bfloat16"; by default the
+                preset's own.
 
         Raises:
             PresetError: there is no such preset, or it is damaged.
@@ -354,7 +356,9 @@ class ImageCaptioner:
                 sampler = SAMPLERS[config["sampler"]["name"]].from_config(
                     config["sampler"]["config"]
                 )
-            caption_model = CaptionModel.from_config(config["caption_model"])
+            caption_model = CaptionModel.from_config(
+                {**config["caption_model"], **({"dtype": dtype} if dtype else {})}
+            )
             preprocessor = CaptionPreprocessor(
                 ImageConverter.from_config(config["image_converter"]),
                 tokenizer,
@@ -389,7 +393,8 @@ class ImageCaptioner:
             )
         config = {
             "class_name": type(self).__name__,
-            "caption_model": self.caption_model.get_config(),
+            # Its weights are float32 also where it computes in less while training.
+            "caption_model": {**self.caption_model.get_config(), "dtype": "float32"},
             "image_converter": self.preprocessor.image_converter.get_config(),
             "max_sequence_length": self.preprocessor.max_sequence_length,
             "sampler": {
