@@ -37,7 +37,6 @@ class CiderReward:
 
     Attributes:
         references: the captions as lists of token ids with their end, for each image.
-        seconds: how long scoring took, all in all.
 
     Example:
 
@@ -50,7 +49,6 @@ class CiderReward:
 
     def __init__(self, tokenizer, captions):
         self.pad_id = tokenizer.pad_id
-        self.seconds = 0.0
         words = iter(
             tokenizer.tokenize([text for texts in captions for text in texts]).to_list()
         )
@@ -68,13 +66,11 @@ class CiderReward:
         Returns:
             float32 (N,), from 0 to 10.
         """
-        started = time.perf_counter()
         lengths = (np.asarray(token_ids) != self.pad_id).sum(axis=1)
         rows = np.asarray(token_ids).tolist()
         rewards = self._cider_d.score_each(
             [row[:length] for row, length in zip(rows, lengths)], images
         )
-        self.seconds += time.perf_counter() - started
         return rewards.astype(np.float32)
 
 
@@ -108,10 +104,6 @@ class CiderOptimization:
             captioner.preprocessor,
             RandomSampler(num_hypotheses=samples),
         )
-        self._forget()
-
-    def _forget(self):
-        self.rewards, self.seconds_before = [], self.reward.seconds
 
     def view(self, x, y, sample_weight):
         """The images, and which they are."""
@@ -137,9 +129,12 @@ class CiderOptimization:
         """Sampled captions (B, K, L) -> rows (3, B, T), what each of their tokens
         weighs in the loss, (B, T), and which were sampled, (B, T)."""
         number, samples, length = token_ids.shape
+        started = time.perf_counter()
         rewards = self.reward(images.repeat(samples), token_ids.reshape(-1, length))
         rewards = rewards.reshape(number, samples)
-        self.rewards.append(float(rewards.mean()))
+        self.note("seconds", time.perf_counter() - started)
+        self.note("reward", float(rewards.sum()))
+        self.note("captions", rewards.size)
         others = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
         advantages = (1 - self.crossentropy) * (rewards - others)
         preprocessor, written = self.writer.preprocessor, [[] for _ in images]
@@ -178,13 +173,12 @@ class CiderOptimization:
         return False
 
     def report(self, state):
-        """The mean reward, and the share of its seconds in those of the steps. After
-        a resume within the epoch, of the steps since then."""
-        seconds = self.reward.seconds - self.seconds_before
-        found = {
-            "reward": float(np.mean(self.rewards)),
-            "reward_seconds": round(seconds, 3),
-            "reward_share": round(seconds / max(state["seconds"], 1e-9), 4),
+        """The mean reward, and what share of the steps' time it takes."""
+        return {
+            "reward": self.notes["reward"] / self.notes["captions"],
+            "reward_share": round(self.notes["seconds"] / state["seconds"], 4),
         }
-        self._forget()
-        return found
+
+    def note(self, name, value):
+        """Add to one of the epoch's notes."""
+        self.notes[name] = self.notes.get(name, 0) + value

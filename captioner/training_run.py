@@ -33,6 +33,10 @@ class Crossentropy:
         epochs: how many at most.
         patience: end after so many epochs without a better CIDEr; None for never.
         label_smoothing: see `CaptionCrossentropy`.
+
+    Attributes:
+        notes: dict of what a stage wants to remember within an epoch, as JSON has it;
+            the loop keeps it in its checkpoints.
     """
 
     name = "crossentropy"  # in `history.json`
@@ -135,7 +139,14 @@ class _State(tf.train.experimental.PythonState):
 
 
 def _new_epoch():
-    return {"step": 0, "loss": 0.0, "weight": 0.0, "positions": 0, "seconds": 0.0}
+    return {
+        "step": 0,
+        "loss": 0.0,
+        "weight": 0.0,
+        "positions": 0,
+        "seconds": 0.0,
+        "notes": {},  # the stage's own
+    }
 
 
 class TrainingRun:
@@ -254,6 +265,7 @@ class TrainingRun:
 
     def _run_epoch(self, stage, step):
         state, under_way = self.state, []
+        stage.notes = state["notes"]
         # No two epochs of a run are alike, whatever their stage.
         number = len(self.history)
         plan = self.batches.epoch(number)
@@ -447,6 +459,7 @@ class TrainingRun:
 
     def _load_best_weights(self):
         self.distribution.from_chief(0.0)  # until the chief has written them
+        self.model.optimizer = None  # which Keras would look for in the file, too
         self.model.load_weights(self.output / "preset" / presets.WEIGHTS_FILE)
 
     def _open_checkpoints(self):
