@@ -120,7 +120,7 @@ class RowBatches:
 def padded_length(lengths):
     """The length of a batch of rows of these lengths: that of the longest, rounded
     up."""
-    return -(-max(1, *lengths) // LENGTH_STEP) * LENGTH_STEP
+    return -(-int(max(1, *lengths)) // LENGTH_STEP) * LENGTH_STEP
 
 
 def padded(rows, length):

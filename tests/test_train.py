@@ -220,7 +220,7 @@ def wait_for_step(process, output, step):
         (11, signal.SIGKILL),
         pytest.param(16, signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param(24, signal.SIGKILL, marks=pytest.mark.slow),
-        (27, signal.SIGKILL),
+        pytest.param(27, signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param(10, signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
