@@ -43,6 +43,8 @@ ROOMS = [
     "cider_optimization",
     "train",
     "predictions",
+    "svg_plots",
+    "evaluation",
     "evaluation_report",
     "evaluate",
     "caption",
