@@ -73,13 +73,13 @@ class Distribution:
         shares = self.replicas // self.workers
         mine = tf.constant(value / shares if self.is_chief else 0.0, tf.float64)
 
-        @tf.function
-        def everywhere(x):
+        def total(x):
             context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+            # A tensor of this device: what comes from outside is of none.
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(x))
 
-        total = self.strategy.run(everywhere, args=(mine,))
-        return float(self.first(total))
+        run = tf.function(lambda x: self.strategy.run(total, args=(x,)))
+        return float(self.first(run(mine)))
 
 
 def _workers():
