@@ -117,7 +117,11 @@ class ImageCaptioner:
                 compiles the decoding loop, too: a slower first call for each size of
                 batch, rounded up to a power of two, and faster ones after it,
                 mostly for few images at a time. Sampling then draws otherwise.
+
+        Raises:
+            ValueError: Keras' `fit` cannot do that on several devices.
         """
+        _check_devices(self.caption_model.distribute_strategy, optimizer, kwargs)
         self.jit_compile = kwargs.setdefault("jit_compile", False) is True
         self._set_sampler(self.sampler if sampler is None else sampler)
         self.caption_model.compile(
@@ -136,6 +140,12 @@ class ImageCaptioner:
         Returns:
             `keras.callbacks.History`.
         """
+        strategy = self.caption_model.distribute_strategy
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError(
+                "Keras' fit fails on several machines; captioner.train with "
+                'distribute="multiworker" works there.'
+            )
         kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle these
         prepare = dict(map_func=self.preprocessor, num_parallel_calls=tf.data.AUTOTUNE)
         if kwargs.get("validation_data") is not None:
@@ -452,6 +462,24 @@ def _check_sizes(config, tokenizer):
         raise ValueError(
             f"the vocabulary has {tokenizer.vocabulary_size} words. "
             f"Received: vocabulary_size={model['vocabulary_size']}"
+        )
+
+
+def _check_devices(strategy, optimizer, options):
+    """Refuse what Keras' `fit` gets wrong or fails at, late, on several devices."""
+    refused = {
+        "jit_compile": options.get("jit_compile") is True,
+        "steps_per_execution": options.get("steps_per_execution", 1) > 1,
+        "gradient_accumulation_steps": bool(
+            getattr(optimizer, "gradient_accumulation_steps", None)
+        ),
+    }
+    if strategy.num_replicas_in_sync > 1 and any(refused.values()):
+        raise ValueError(
+            "On several devices fit does without jit_compile, steps_per_execution and "
+            "an optimizer's gradient_accumulation_steps; captioner.train has its own "
+            'jit_compile and gradient_accumulation there, with distribute="mirrored". '
+            f"Received: {', '.join(name for name in refused if refused[name])}"
         )
 
 

@@ -1,6 +1,7 @@
 """`captioner.train`: what it writes, what it refuses, and that it can be stopped."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 import captioner
 from captioner.datasets import load_dataset
+from captioner.training_run import Step, TrainingError
 
 SETTINGS = {
     "backbone": "efficientnet_lite2",
@@ -317,6 +319,49 @@ def test_a_mistake_is_named_and_leaves_the_output_free(tmp_path, name, value, me
     with pytest.raises((ValueError, OSError), match=message):
         captioner.train(output=tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_exploding_loss_stops_the_run_and_says_where(cache_dir, tmp_path):
+    wild = {**PLAIN, "learning_rate": 1e30, "clip_norm": 0.0}
+    with pytest.raises(TrainingError) as raised:
+        captioner.train(
+            "scenes:64",
+            tmp_path / "run",
+            cache_dir=cache_dir,
+            checkpoint_minutes=0,
+            **wild,
+        )
+    found = re.match(
+        r"The (loss|gradient) is \S+ after step (\d) of epoch 1, with the images "
+        r"(.*)\. The last good checkpoint, for --resume, is (\S+ckpt-(\d))\. A lower",
+        str(raised.value),
+    )
+    assert found, raised.value
+    assert len(set(re.findall(r"train-\d{6}", found[3]))) == 8
+    assert int(found[5]) == int(found[2]) - 1
+    kept = tf.train.load_checkpoint(found[4])
+    names = [n for n in kept.get_variable_to_shape_map() if n.startswith("variables")]
+    assert all(np.isfinite(kept.get_tensor(name)).all() for name in names)
+
+
+def test_out_of_memory_says_what_to_try(cache_dir, tmp_path, monkeypatch):
+    def step(self, batch, seed):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(TrainingError, match="batch_size=4, or gradient_accumulation=2"):
+        captioner.train("scenes:64", tmp_path / "run", cache_dir=cache_dir, **PLAIN)
+
+
+def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
+    more = {"epochs": 0, "init_from": run / "preset", "cider_learning_rate": 0.0}
+    output = tmp_path / "run"
+    captioner.train("scenes:64", output, cache_dir=cache_dir, **{**SETTINGS, **more})
+    (row,) = history(output)
+    assert row["stage"] == "cider"
+    # A rate of 0 leaves the weights as they were.
+    best = max(history(run), key=lambda row: row["dev_cider"])
+    assert row["dev_cider"] == pytest.approx(best["dev_cider"])
 
 
 def test_fewer_photos_than_a_batch_are_refused(cache_dir, tmp_path):
