@@ -103,7 +103,7 @@ def main():
         results[key] = statistics.median(seconds[1:])
         print(f"| {key} | {seconds[0]:.1f} s | {results[key]:.3f} s |", flush=True)
         if name == "cider":
-            share = stage.notes["seconds"] / sum(seconds)
+            share = stage.notes["seconds"] / len(seconds) / results[key]
             results[f"{key}: reward's share"] = round(share, 4)
             print(f"| of which the reward | | {share:.2%} |", flush=True)
     print(json.dumps({**vars(arguments), **results}))
