@@ -24,7 +24,7 @@ import types
 
 _HOMES = {
     "BeamSampler": "samplers",
-    "CaptionCrossentropy": "image_captioner",
+    "CaptionCrossentropy": "caption_crossentropy",
     "CaptionModel": "caption_model",
     "CaptionPreprocessor": "preprocessor",
     "CaptionScorer": "metrics",

@@ -14,6 +14,7 @@ from keras import ops
 
 from captioner.backbones import VisionBackbone
 from captioner.decoders import DecoderBlock
+from captioner.train_step import train_step
 
 
 @keras.saving.register_keras_serializable(package="captioner")
@@ -48,7 +49,9 @@ class CaptionModel(keras.Model):
     Call arguments:
         inputs: dict of `token_ids`, int (B, L) or (B, C, L), and either
             `image_features`, float (B, P, E), or `images`, float32 RGB
-            (B, H, W, 3) from 0 to 255.
+            (B, H, W, 3) from 0 to 255. With `segment_ids`, int (B, L), all captions
+            of an image stand in its row one after the other, without padding between
+            them: positions of one caption have one number.
 
     Returns:
         Logits, float32 (B, L, V) or (B, C, L, V), of the token after each.
@@ -166,10 +169,15 @@ class CaptionModel(keras.Model):
             token_ids = ops.reshape(token_ids, (-1, shape[2]))
         text = self.token_embedding(token_ids)
         text = self.embedding_dropout(text, training=training)
+        segment_ids = inputs.get("segment_ids")
         for block, cache in zip(self.blocks, image_cache):
-            text = block(text, cache, training=training)
+            text = block(text, cache, segment_ids, training=training)
         logits = self.logits_dense(self.norm(text))
         return ops.reshape(logits, (*shape, self.vocabulary_size))
+
+    def train_step(self, data):
+        """What Keras' `fit` does with a batch."""
+        return train_step(self, data)
 
     def step(self, token_ids, text_cache, image_cache, index):
         """One decoding step, without the past and without the backbone.

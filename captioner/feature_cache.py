@@ -28,6 +28,7 @@ from captioner.progress import progress_bar
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
+_FLIPPED = " flipped"  # after the content of a photo whose mirror image is meant
 
 
 class FeatureCache:
@@ -46,6 +47,9 @@ class FeatureCache:
     _, read = cache.reader([example["image"] for example in examples])
     features = read([0, 1, 2])  # float16 (3, P, E)
     ```
+
+    With `flips` the features of each photo and of its mirror image are kept: those of
+    the photo alone stay where they are.
     """
 
     def __init__(self, folder, image_converter, vision_backbone):
@@ -78,11 +82,12 @@ class FeatureCache:
         """How many photos have their features here."""
         return len(self._row_of)
 
-    def compute(self, images):
+    def compute(self, images, flips=False):
         """Compute and keep the features of all photos that have none yet.
 
         Args:
             images: a sequence of paths, encoded bytes or uint8 arrays.
+            flips: also compute those of the photos mirrored left to right.
 
         Returns:
             dict of index into `images` -> `ImageError`, for the unreadable ones.
@@ -90,11 +95,17 @@ class FeatureCache:
         Raises:
             OSError: the disk is full; what was finished stays.
         """
+        errors = self._compute(images)
+        if flips:
+            errors.update(self._compute(images, _FLIPPED))
+        return errors
+
+    def _compute(self, images, suffix=""):
         errors = {}
         missing = {}  # content -> its indices; a photo that is there twice is done once
         for index, image in enumerate(images):
             try:
-                content = self._content(image)
+                content = self._content(image) + suffix
             except ImageError as error:
                 errors[index] = error
                 continue
@@ -103,6 +114,8 @@ class FeatureCache:
         if not missing:
             return errors
         contents, indices = list(missing), list(missing.values())
+        # Of the converted photo, which is the same as to convert the mirrored one.
+        mirror = slice(None, None, -1 if suffix == _FLIPPED else None)
 
         batches = image_batches(
             [images[first] for first, *_ in indices],
@@ -112,13 +125,13 @@ class FeatureCache:
         )
         encode = tf.function(
             lambda images: tf.cast(
-                self.vision_backbone(images, training=False), tf.float16
+                self.vision_backbone(images[:, :, mirror], training=False), tf.float16
             ),
             input_signature=[batches.element_spec[1]],
         )
         shard_features, shard_contents = [], []
         with progress_bar(
-            f"{self.vision_backbone.architecture} features",
+            f"{self.vision_backbone.architecture}{suffix} features",
             total=len(images),
             initial=len(images) - len(indices),
         ) as bar:
@@ -133,20 +146,25 @@ class FeatureCache:
                 self._write_shard(shard_features, shard_contents)
         return errors
 
-    def reader(self, images):
+    def reader(self, images, flips=False):
         """What `training_batches` needs to train from the cache.
 
         Args:
             images: photos that `compute` has seen.
+            flips: whether the mirrored ones are there, too.
 
         Returns:
             ("image_features", read): `read` takes int64 indices (B,) into `images`
-            and returns their features, float16 (B, P, E).
+            and returns their features, float16 (B, P, E). With `flips` an index plus
+            the number of images is that of the mirrored photo.
 
         Raises:
             KeyError: a photo has not been computed.
         """
-        places = [self._row_of[self._content(image)] for image in images]
+        contents = [self._content(image) for image in images]
+        if flips:
+            contents += [content + _FLIPPED for content in contents]
+        places = [self._row_of[content] for content in contents]
 
         def read(indices):
             features = np.empty((len(indices), *self.feature_shape), np.float16)

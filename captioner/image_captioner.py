@@ -8,9 +8,9 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from captioner import presets
+from captioner.caption_crossentropy import CaptionCrossentropy
 from captioner.caption_model import CaptionModel
 from captioner.generate_result import GenerateResult, Hypothesis
 from captioner.image_converter import ImageConverter
@@ -23,44 +23,6 @@ from captioner.tokenizer import Tokenizer
 
 # As `GenerateResult` names them; there is none where there is no caption.
 FINISH_REASONS = {ENDED: "end", LIVE: "length", STUCK: "constraints"}
-
-
-@keras.saving.register_keras_serializable(package="captioner")
-class CaptionCrossentropy(keras.losses.Loss):
-    """Cross-entropy of the next token, from logits, the mean over real tokens.
-
-    Args:
-        label_smoothing: share of the target spread evenly over the vocabulary
-            (Szegedy et al., "Rethinking the Inception architecture", 2016).
-
-    Example:
-
-    >>> import numpy as np
-    >>> loss = CaptionCrossentropy(label_smoothing=0.1)
-    >>> value = loss(np.array([[1, 2]]), np.zeros((1, 2, 4), "float32"),
-    ...              sample_weight=np.array([[1.0, 0.0]]))
-    >>> round(float(value), 4)  # log(4): padding counts for nothing
-    1.3863
-    """
-
-    def __init__(self, label_smoothing=0.0, name="caption_crossentropy", **kwargs):
-        kwargs.setdefault("reduction", "mean_with_sample_weight")
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true, y_pred):
-        loss = ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
-        if self.label_smoothing:
-            # Of the crossentropy against the even distribution only this differs:
-            # no one-hot (B, C, L, V), no second softmax over the vocabulary.
-            indices = ops.cast(y_true, "int32")[..., None]
-            target = ops.take_along_axis(y_pred, indices, axis=-1)[..., 0]
-            even = target - ops.mean(y_pred, axis=-1)
-            loss += self.label_smoothing * even
-        return loss
-
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
 
 
 class ImageCaptioner:
@@ -157,7 +119,11 @@ class ImageCaptioner:
                 compiles the decoding loop, too: a slower first call for each size of
                 batch, rounded up to a power of two, and faster ones after it,
                 mostly for few images at a time. Sampling then draws otherwise.
+
+        Raises:
+            ValueError: Keras' `fit` cannot do that on several devices.
         """
+        _check_devices(self.caption_model.distribute_strategy, optimizer, kwargs)
         self.jit_compile = kwargs.setdefault("jit_compile", False) is True
         self._set_sampler(self.sampler if sampler is None else sampler)
         self.caption_model.compile(
@@ -176,6 +142,12 @@ class ImageCaptioner:
         Returns:
             `keras.callbacks.History`.
         """
+        strategy = self.caption_model.distribute_strategy
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise ValueError(
+                "Keras' fit fails on several machines; captioner.train with "
+                'distribute="multiworker" works there.'
+            )
         kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle these
         prepare = dict(map_func=self.preprocessor, num_parallel_calls=tf.data.AUTOTUNE)
         if kwargs.get("validation_data") is not None:
@@ -369,7 +341,7 @@ class ImageCaptioner:
         )
 
     @classmethod
-    def from_preset(cls, preset, sampler=None):
+    def from_preset(cls, preset, sampler=None, dtype=None):
         """Load a preset by its name or its folder.
 
         Checks every file against its checksum; runs no code from the folder.
@@ -379,6 +351,8 @@ class ImageCaptioner:
                 `ImageCaptioner` is one already, and shares its weights with what
                 comes back.
             sampler: replaces the preset's own.
+            dtype: the decoder's dtype or policy, as "mixed_bfloat16"; by default the
+                preset's own.
 
         Raises:
             PresetError: there is no such preset, or it is damaged.
@@ -402,7 +376,9 @@ class ImageCaptioner:
                 sampler = SAMPLERS[config["sampler"]["name"]].from_config(
                     config["sampler"]["config"]
                 )
-            caption_model = CaptionModel.from_config(config["caption_model"])
+            caption_model = CaptionModel.from_config(
+                {**config["caption_model"], **({"dtype": dtype} if dtype else {})}
+            )
             preprocessor = CaptionPreprocessor(
                 ImageConverter.from_config(config["image_converter"]),
                 tokenizer,
@@ -437,7 +413,8 @@ class ImageCaptioner:
             )
         config = {
             "class_name": type(self).__name__,
-            "caption_model": self.caption_model.get_config(),
+            # Its weights are float32 also where it computes in less while training.
+            "caption_model": {**self.caption_model.get_config(), "dtype": "float32"},
             "image_converter": self.preprocessor.image_converter.get_config(),
             "max_sequence_length": self.preprocessor.max_sequence_length,
             "sampler": {
@@ -498,6 +475,24 @@ def _check_sizes(config, tokenizer):
         raise ValueError(
             f"the vocabulary has {tokenizer.vocabulary_size} words. "
             f"Received: vocabulary_size={model['vocabulary_size']}"
+        )
+
+
+def _check_devices(strategy, optimizer, options):
+    """Refuse what Keras' `fit` gets wrong or fails at, late, on several devices."""
+    refused = {
+        "jit_compile": options.get("jit_compile") is True,
+        "steps_per_execution": options.get("steps_per_execution", 1) > 1,
+        "gradient_accumulation_steps": bool(
+            getattr(optimizer, "gradient_accumulation_steps", None)
+        ),
+    }
+    if strategy.num_replicas_in_sync > 1 and any(refused.values()):
+        raise ValueError(
+            "On several devices fit does without jit_compile, steps_per_execution and "
+            "an optimizer's gradient_accumulation_steps; captioner.train has its own "
+            'jit_compile and gradient_accumulation there, with distribute="mirrored". '
+            f"Received: {', '.join(name for name in refused if refused[name])}"
         )
 
 

@@ -1,5 +1,6 @@
 """Examples to what the model trains on, and what it writes back to text."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -69,3 +70,37 @@ class CaptionPreprocessor:
         has_words = tf.reshape(words.row_lengths() > 0, tf.shape(captions))
         real = (y != self.tokenizer.pad_id) & has_words[..., None]
         return {**x, "token_ids": rows[..., :-1]}, y, tf.cast(real, tf.float32)
+
+    def rows(self, captions):
+        """All captions of an image in one row, so that no step is spent on padding.
+
+        Args:
+            captions: list of lists of str, the captions of each image. One without
+                words is left out, since nothing is to be learnt from it.
+
+        Returns:
+            For each image an int32 array (3, T): its token ids; at each position the
+            token that comes next; and the number of the caption, from 1.
+
+        Example:
+
+        >>> from captioner.image_converter import ImageConverter
+        >>> from captioner.tokenizer import Tokenizer
+        >>> tokenizer = Tokenizer.from_captions(["a dog"])
+        >>> preprocessor = CaptionPreprocessor(ImageConverter(), tokenizer)
+        >>> preprocessor.rows([["a dog", "dog"]])[0].tolist()
+        [[1, 4, 5, 1, 5], [4, 5, 2, 5, 2], [1, 1, 1, 2, 2]]
+        """
+        words = self.tokenizer.tokenize([text for texts in captions for text in texts])
+        words, end = iter(words.to_list()), [self.tokenizer.end_id]
+        ids = ([next(words) for _ in texts] for texts in captions)
+        return [self.row([each + end for each in texts if each]) for texts in ids]
+
+    def row(self, captions):
+        """One such row, from the token ids of an image's captions, with their ends."""
+        row = [np.zeros((3, 0), np.int32)]
+        for number, ids in enumerate(captions, 1):
+            ids = ids[: self.max_sequence_length]
+            before = [self.tokenizer.start_id, *ids[:-1]]
+            row.append([before, ids, [number] * len(ids)])
+        return np.concatenate(row, axis=1, dtype=np.int32)

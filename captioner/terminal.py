@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 EXIT_CODES = """
 \b
@@ -31,7 +32,10 @@ def ctrl_c(at_once=True):
             raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as behind nohup
+    # Another thread never gets it, and behind nohup it is ignored.
+    mine = threading.current_thread() is threading.main_thread()
+    mine = mine and before is not signal.SIG_IGN
+    if mine:
         signal.signal(signal.SIGINT, handler)
     try:
         yield pressed
@@ -40,7 +44,8 @@ def ctrl_c(at_once=True):
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        if mine:
+            signal.signal(signal.SIGINT, before)
 
 
 def one_line(error):

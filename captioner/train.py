@@ -4,53 +4,62 @@ OUTPUT/
     preset/         the best captioner so far, by CIDEr on dev
     recipe.json     the arguments
     history.json    loss, dev scores and seconds of each epoch
-    checkpoint/     the state after the last epoch, for resume
+    checkpoint/     the state after the last epoch or some minutes ago, for resume
     tensorboard/    curves: tensorboard --logdir OUTPUT
 """
 
-import contextlib
 import inspect
 import math
 import os
 import pathlib
+import re
 import sys
-import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from captioner import presets
 from captioner.backbones import VisionBackbone
 from captioner.caption_model import CaptionModel
+from captioner.cider_optimization import CiderOptimization, CiderReward
 from captioner.datasets import load_dataset
+from captioner.distribution import Distribution
 from captioner.feature_cache import FeatureCache
-from captioner.image_captioner import CaptionCrossentropy, ImageCaptioner
+from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
-from captioner.input_pipeline import training_batches
-from captioner.metrics import CaptionScorer
+from captioner.optimizers import adamw
 from captioner.preprocessor import CaptionPreprocessor
+from captioner.row_batches import RowBatches
 from captioner.tokenizer import Tokenizer
+from captioner.training_run import Crossentropy, TrainingRun
 
 # The recipe says all that decides the weights; these do not.
-_NOT_IN_RECIPE = ("output", "cache_dir", "resume")
-_COUNTS = (
-    "image_size",
-    "num_layers",
-    "hidden_dim",
-    "intermediate_dim",
-    "num_heads",
-    "min_count",
-    "batch_size",
-    "epochs",
-    "patience",
-)
+_NOT_IN_RECIPE = ("output", "cache_dir", "resume", "checkpoint_minutes")
+_COUNTS = {  # name: the least
+    "image_size": 1,
+    "num_layers": 1,
+    "hidden_dim": 1,
+    "intermediate_dim": 1,
+    "num_heads": 1,
+    "min_count": 1,
+    "batch_size": 1,
+    "gradient_accumulation": 1,
+    "epochs": 0,
+    "patience": 1,
+    "cider_epochs": 0,
+    "cider_samples": 2,
+}
 _RATES = {  # name: the least, and what it stays below
     "dropout": (0, 1),
     "label_smoothing": (0, 1),
     "learning_rate": (0, math.inf),
+    "warmup_epochs": (0, math.inf),
     "weight_decay": (0, math.inf),
+    "clip_norm": (0, math.inf),
     "ema_epochs": (0, math.inf),
+    "cider_learning_rate": (0, math.inf),
+    "cider_crossentropy": (0, 1),
+    "checkpoint_minutes": (0, math.inf),
 }
 
 
@@ -74,22 +83,38 @@ def train(
     min_count=4,
     max_sequence_length=20,
     batch_size=32,
+    gradient_accumulation=1,
     epochs=15,
     patience=4,
     learning_rate=1e-3,
+    warmup_epochs=0.5,
     weight_decay=0.01,
+    clip_norm=5.0,
     ema_epochs=1.0,
+    flips=False,
+    cider_epochs=0,
+    cider_learning_rate=5e-5,
+    cider_samples=5,
+    cider_crossentropy=0.0,
+    mixed_precision=None,
+    jit_compile=False,
+    distribute=None,
+    init_from=None,
     seed=0,
+    checkpoint_minutes=10.0,
     cache_dir=None,
     resume=False,
 ):
     """Train a captioner; the best one by CIDEr on dev is kept as a preset.
 
-    The backbone stays as it is: its features are computed once and kept. After
-    each epoch the dev photos are captioned, without a look at their captions, and
-    scored. Training ends after `epochs`, or when CIDEr has not risen for
-    `patience` epochs. A run that was killed goes on with `resume=True` to the same
-    weights as one that was not.
+    The backbone stays as it is: its features are computed once and kept. First the
+    captioner learns to continue what people wrote (cross-entropy); then, with
+    `cider_epochs`, it learns from the scores of captions of its own (see
+    `cider_optimization.py`), from the best weights so far on. After each epoch the
+    dev photos are captioned, without a look at their captions, and scored. The first
+    part ends after `epochs`, or when CIDEr has not risen for `patience` epochs. A run
+    that was stopped or killed, also within an epoch, goes on with `resume=True` to the
+    same weights as one that was not.
 
     Args:
         dataset: what `load_dataset` takes, as "flickr8k:DIR", with a train split
@@ -107,14 +132,34 @@ def train(
         min_count: words seen less often in training are unknown.
         max_sequence_length: the most words of a caption, and one for its end.
         batch_size: images a step, each with all its captions.
-        epochs, patience: how long to train, see above.
-        learning_rate: of AdamW, at its highest: it rises over the first half
-            epoch and falls along a cosine to zero at `epochs`.
+        gradient_accumulation: in how many parts, one after the other, each batch is
+            done: the same steps with less memory.
+        epochs, patience: how long to train, see above; no epochs with `init_from`
+            leave only the second part.
+        learning_rate: of AdamW, at its highest: it rises over the first
+            `warmup_epochs` and falls along a cosine to zero at `epochs`.
+        warmup_epochs: see above; 0.5 is half an epoch.
         weight_decay: of AdamW, not on biases and norms.
+        clip_norm: the gradient of all weights is made no longer than this; 0 leaves it
+            as long as it is.
         ema_epochs: the weights that are scored and kept are a moving average of
             those of about so many epochs, which is steadier than the last step's
             (Polyak and Juditsky, 1992); 0 for the last step's.
-        seed: decides the first weights, the order of photos, and dropout.
+        flips: half of the photos, chosen anew each epoch, are seen mirrored left to
+            right, where no caption has the word "left" or "right". Twice the
+            features are kept.
+        cider_epochs, cider_samples, cider_crossentropy: of the second part, see
+            `CiderOptimization`.
+        cider_learning_rate: of AdamW there, at its highest.
+        mixed_precision: "bfloat16" or "float16", for the decoder's products; the
+            preset is one of float32. None for float32 throughout.
+        jit_compile: let XLA compile the steps, once for each length of a batch.
+        distribute: None, "mirrored", "multiworker" or "tpu", see `Distribution`.
+            `batch_size` is that of all devices together.
+        init_from: a preset to go on from, by name or folder: its image network,
+            decoder and vocabulary take the place of what the arguments say of them.
+        seed: decides the first weights, the order of photos, dropout, and samples.
+        checkpoint_minutes: how often the state is kept within an epoch.
         cache_dir: where features are kept; by default `OUTPUT/features`.
         resume: go on with the run in `output`.
 
@@ -123,6 +168,8 @@ def train(
 
     Raises:
         ValueError: arguments or a dataset that cannot be trained on, named.
+        TrainingError: the loss has exploded, memory is out, a worker is gone; it says
+            from where to go on.
         OSError: something cannot be read or written.
 
     Example:
@@ -137,19 +184,13 @@ def train(
         for name, value in locals().items()
         if name in inspect.signature(train).parameters and name not in _NOT_IN_RECIPE
     }
-    for name in _COUNTS:
-        if arguments[name] is not None and arguments[name] < 1:
-            raise ValueError(
-                f"{name} must be 1 or more. Received: {name}={arguments[name]}"
-            )
-    for name, (least, limit) in _RATES.items():
-        if not least <= arguments[name] < limit:  # nor nan
-            raise ValueError(
-                f"{name} must be {least} or more, and less than {limit}. "
-                f"Received: {name}={arguments[name]}"
-            )
+    _check({**arguments, "checkpoint_minutes": checkpoint_minutes})
+    distribution = Distribution(distribute)  # before TensorFlow does anything else
+    _check_divides(batch_size, gradient_accumulation, distribution)
     output = pathlib.Path(output)
-    recipe = _open_run(output, arguments, resume)
+    recipe = {"train": arguments, "versions": presets.versions()}
+    if distribution.is_chief or resume:
+        recipe = _open_run(output, recipe, resume)
     keras.utils.set_random_seed(seed)
 
     data = load_dataset(dataset)
@@ -166,209 +207,180 @@ def train(
         )
 
     # Everything that may be refused comes before the first photo and the first file.
-    vision_backbone = VisionBackbone(
-        backbone,
-        image_size=image_size and (image_size, image_size),
-        pooling=pooling,
-        weights=weights,
-    )
-    image_converter = ImageConverter(vision_backbone.image_size, resize_mode)
-    tokenizer = Tokenizer.from_captions(
-        (text for example in train_examples for text in example["captions"]), min_count
-    )
+    precision = f"mixed_{mixed_precision}" if mixed_precision else "float32"
+    with distribution.strategy.scope():
+        if init_from is not None:
+            captioner = ImageCaptioner.from_preset(init_from, dtype=precision)
+        else:
+            captioner = _new_captioner(arguments, train_examples, precision)
+    tokenizer = captioner.preprocessor.tokenizer
     dev_captions = [text for example in dev_examples for text in example["captions"]]
     print(
-        f"vocabulary: {tokenizer.vocabulary_size} words, seen {min_count} times or "
-        f"more; unknown on dev: {tokenizer.unknown_rate(dev_captions):.2%}",
+        f"vocabulary: {tokenizer.vocabulary_size} words, "
+        f"unknown on dev: {tokenizer.unknown_rate(dev_captions):.2%}",
         flush=True,
     )
-    captioner = ImageCaptioner(
+    if distribution.is_chief:
+        output.mkdir(parents=True, exist_ok=True)
+        presets.write_json(output / "recipe.json", recipe)
+
+    model = captioner.caption_model
+    cache = FeatureCache(
+        cache_dir or output / "features",
+        captioner.preprocessor.image_converter,
+        model.vision_backbone,
+    )
+    train_examples = _with_features(cache, train_examples, flips)
+    dev_examples = _with_features(cache, dev_examples)
+    train_captions = [example["captions"] for example in train_examples]
+    batches = RowBatches(
+        cache.reader([example["image"] for example in train_examples], flips),
+        captioner.preprocessor.rows(train_captions),
+        batch_size,
+        seed,
+        _flippable(train_captions) if flips else None,
+    )
+    _, read_dev = cache.reader([example["image"] for example in dev_examples])
+    run = TrainingRun(
+        output,
+        captioner,
+        distribution,
+        batches,
+        [example["image/id"] for example in train_examples],
+        (dev_examples, read_dev),
+        recipe,
+        lambda captioner, best: _card(captioner, arguments, best),
+        gradient_accumulation=gradient_accumulation,
+        jit_compile=jit_compile,
+        checkpoint_minutes=checkpoint_minutes,
+        seed=seed,
+    )
+    stages = [Crossentropy(epochs, patience, label_smoothing)]
+    rates = {stages[0].name: learning_rate}
+    if cider_epochs:
+        reward = CiderReward(tokenizer, train_captions)
+        stages.append(
+            CiderOptimization(
+                cider_epochs, captioner, reward, cider_samples, cider_crossentropy
+            )
+        )
+        rates[stages[1].name] = cider_learning_rate
+
+    def optimizer(stage):
+        return adamw(
+            rates[stage.name],
+            batches.steps * stage.epochs,
+            warmup_steps=int(batches.steps * min(warmup_epochs, stage.epochs)),
+            weight_decay=weight_decay,
+            clip_norm=clip_norm or None,
+            ema_steps=ema_epochs * batches.steps,
+            mixed_precision=mixed_precision,
+            replicas=distribution.replicas,
+        )
+
+    if resume:
+        run.resume()
+    run.train(stages, optimizer)
+    if distribution.is_chief:
+        print(run.last_words())
+    return output / "preset"
+
+
+def _check(arguments):
+    """Refuse what is out of range, or cannot go together."""
+    for name, least in _COUNTS.items():
+        if arguments[name] is not None and arguments[name] < least:
+            raise ValueError(
+                f"{name} must be {least} or more. Received: {name}={arguments[name]}"
+            )
+    for name, (least, limit) in _RATES.items():
+        if not least <= arguments[name] < limit:  # nor nan
+            raise ValueError(
+                f"{name} must be {least} or more, and less than {limit}. "
+                f"Received: {name}={arguments[name]}"
+            )
+    if arguments["mixed_precision"] not in (None, "bfloat16", "float16"):
+        raise ValueError(
+            "mixed_precision must be bfloat16, float16 or None. "
+            f"Received: mixed_precision={arguments['mixed_precision']}"
+        )
+    if not arguments["epochs"] and not (
+        arguments["init_from"] and arguments["cider_epochs"]
+    ):
+        raise ValueError(
+            "epochs may be 0 only with init_from and cider_epochs. "
+            f"Received: epochs={arguments['epochs']}, "
+            f"init_from={arguments['init_from']}, "
+            f"cider_epochs={arguments['cider_epochs']}"
+        )
+    if arguments["distribute"] == "tpu" and arguments["cider_epochs"]:
+        raise ValueError(
+            "A TPU cannot call the reward: train without cider_epochs on it, then go "
+            "on from the preset elsewhere (init_from, epochs=0). Received: "
+            f"distribute=tpu, cider_epochs={arguments['cider_epochs']}"
+        )
+
+
+def _check_divides(batch_size, gradient_accumulation, distribution):
+    parts = gradient_accumulation * distribution.replicas
+    if batch_size % parts:
+        raise ValueError(
+            f"batch_size must be a multiple of gradient_accumulation times the number "
+            f"of devices, {parts}; the nearest is "
+            f"{max(1, round(batch_size / parts)) * parts}. Received: "
+            f"batch_size={batch_size}, gradient_accumulation={gradient_accumulation}, "
+            f"{distribution.replicas} devices"
+        )
+
+
+def _new_captioner(arguments, examples, precision):
+    image_size = arguments["image_size"]
+    vision_backbone = VisionBackbone(
+        arguments["backbone"],
+        image_size=image_size and (image_size, image_size),
+        pooling=arguments["pooling"],
+        weights=arguments["weights"],
+    )
+    tokenizer = Tokenizer.from_captions(
+        (text for example in examples for text in example["captions"]),
+        arguments["min_count"],
+    )
+    decoder = (
+        "mixer",
+        "fusion",
+        "num_layers",
+        "hidden_dim",
+        "intermediate_dim",
+        "num_heads",
+        "dropout",
+    )
+    return ImageCaptioner(
         CaptionModel(
             tokenizer.vocabulary_size,
             vision_backbone.feature_shape,
             vision_backbone,
-            mixer=mixer,
-            fusion=fusion,
-            num_layers=num_layers,
-            hidden_dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            num_heads=num_heads,
-            dropout=dropout,
+            **{name: arguments[name] for name in decoder},
+            dtype=precision,
         ),
-        CaptionPreprocessor(image_converter, tokenizer, max_sequence_length),
+        CaptionPreprocessor(
+            ImageConverter(vision_backbone.image_size, arguments["resize_mode"]),
+            tokenizer,
+            arguments["max_sequence_length"],
+        ),
     )
-    output.mkdir(parents=True, exist_ok=True)
-    presets.write_json(output / "recipe.json", recipe)
-
-    cache = FeatureCache(
-        cache_dir or output / "features", image_converter, vision_backbone
-    )
-    train_examples = _with_features(cache, train_examples)
-    dev_examples = _with_features(cache, dev_examples)
-    train_captions = [example["captions"] for example in train_examples]
-    run = _Run(output, captioner, cache, dev_examples, patience, recipe)
-    steps = len(train_examples) // batch_size
-    captioner.compile(
-        optimizer=_optimizer(learning_rate, weight_decay, ema_epochs, steps, epochs),
-        loss=CaptionCrossentropy(label_smoothing),
-    )
-    first_epoch = run.restore() if resume else 0
-    batches, steps = training_batches(
-        cache.reader([example["image"] for example in train_examples]),
-        train_captions,
-        batch_size,
-        epochs,
-        seed,
-        first_epoch,
-    )
-    if first_epoch < epochs and not run.is_over():
-        captioner.fit(
-            batches,
-            steps_per_epoch=steps,
-            initial_epoch=first_epoch,
-            epochs=epochs,
-            callbacks=[run, keras.callbacks.TensorBoard(output / "tensorboard")],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-    print(run.last_words())
-    return output / "preset"
 
 
-class _Run(keras.callbacks.Callback):
-    """What happens between epochs: score dev, keep the best, save the state."""
-
-    def __init__(self, output, captioner, cache, dev_examples, patience, recipe):
-        super().__init__()
-        self.output = output
-        self.captioner = captioner
-        self.patience = patience
-        self.recipe = recipe
-        self.history = []
-        self.dev_ids = [example["image/id"] for example in dev_examples]
-        _, self.read = cache.reader([example["image"] for example in dev_examples])
-        self.scorer = CaptionScorer(
-            {example["image/id"]: example["captions"] for example in dev_examples}
-        )
-        self.checkpoints = None
-
-    def on_train_begin(self, logs=None):
-        self.checkpoints = self.checkpoints or self._checkpoint_manager()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.time()
-
-    def on_epoch_end(self, epoch, logs=None):
-        with self._averaged_weights():
-            self._score_and_keep_the_best(epoch, logs)
-        # Last of all, since it is what a resumed run goes by.
-        try:
-            self.checkpoints.save(checkpoint_number=epoch + 1)
-        except tf.errors.OpError as error:  # TensorFlow's form of a full disk
-            raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
-        if self.is_over():
-            self.model.stop_training = True
-
-    @contextlib.contextmanager
-    def _averaged_weights(self):
-        """The moving average of the weights in the place of the weights."""
-        variables = self.model.trainable_variables
-        kept = [variable.numpy() for variable in variables]
-        self.model.optimizer.finalize_variable_values(variables)
-        yield
-        for variable, value in zip(variables, kept):
-            variable.assign(value)
-
-    def _score_and_keep_the_best(self, epoch, logs):
-        scores = self._score_dev()
-        # Into Keras' own logs, so that its progress line and TensorBoard have them.
-        logs.update({f"dev_{name}": value for name, value in scores.items()})
-        row = {name: float(value) for name, value in logs.items()}
-        row["seconds"] = round(time.time() - self.started, 1)
-        self.history = [*self.history[:epoch], {"epoch": epoch + 1, **row}]
-        if self.best()["epoch"] == epoch + 1:
-            self._save_preset()
-        presets.write_json(self.output / "history.json", {"epochs": self.history})
-
-    def best(self):
-        """The epoch with the highest CIDEr, the first of equals."""
-        return max(self.history, key=lambda row: row["dev_cider"])
-
-    def is_over(self):
-        """Whether CIDEr has not risen for `patience` epochs."""
-        return bool(self.history) and (
-            self.history[-1]["epoch"] - self.best()["epoch"] >= self.patience
-        )
-
-    def restore(self):
-        """Load the state after the last finished epoch; returns its number."""
-        self.checkpoints = self._checkpoint_manager()
-        newest = self.checkpoints.latest_checkpoint
-        if newest is None:
-            return 0
-        try:
-            self.checkpoints.checkpoint.restore(newest).assert_consumed()
-        except (tf.errors.OpError, IndexError, AssertionError) as error:
-            raise ValueError(
-                f"{self.output / 'checkpoint'} is damaged; the preset is whole, and "
-                "a new run can use the same --cache-dir."
-            ) from error
-        epoch = int(newest.rpartition("-")[2])
-        rows = presets.read_json(self.output, "history.json").get("epochs", [])
-        self.history = rows[:epoch]
-        print(f"resumed after epoch {epoch}")
-        return epoch
-
-    def last_words(self):
-        """One line for the end of a run."""
-        best = self.best()
-        return (
-            f"best epoch {best['epoch']}: dev CIDEr {best['dev_cider']:.3f}, "
-            f"BLEU-4 {best['dev_bleu_4']:.3f}; preset: "
-            f"{self.output / 'preset'}"
-        )
-
-    def _score_dev(self):
-        captions = []
-        for start in range(0, len(self.dev_ids), 64):
-            rows = np.arange(start, min(start + 64, len(self.dev_ids)))
-            captions += self.captioner.caption_features(self.read(rows))[0]
-        scores = self.scorer.score(dict(zip(self.dev_ids, captions)))
-        return {name: scores[name] for name in ("bleu_4", "cider")}
-
-    def _save_preset(self):
-        best, sampler = self.best(), self.captioner.sampler
-        self.captioner.save_to_preset(
-            self.output / "preset",
-            recipe={**self.recipe, "best_epoch": best["epoch"]},
-            scores={
-                "split": "dev",
-                "sampler": type(sampler).__name__,
-                **sampler.get_config(),
-                **best,
-            },
-            card=_card(self.captioner, self.recipe["train"], best),
-        )
-
-    def _checkpoint_manager(self):
-        # The decoder, the state of dropout, and the optimizer; not the backbone,
-        # which never changes.
-        model = self.captioner.caption_model
-        frozen = {id(v) for v in model.vision_backbone.variables}
-        model.optimizer.build(model.trainable_variables)
-        variables = [v for v in model.variables if id(v) not in frozen]
-        variables += model.optimizer.variables
-        checkpoint = tf.train.Checkpoint(
-            variables=[v.value for v in {id(v): v for v in variables}.values()]
-        )
-        return tf.train.CheckpointManager(
-            checkpoint, self.output / "checkpoint", max_to_keep=1
-        )
+def _flippable(captions):
+    """Of which photos the captions are as true of the mirrored photo, bool (N,)."""
+    sides = re.compile(r"\b(left|right)", re.IGNORECASE)
+    return np.array([not any(map(sides.search, texts)) for texts in captions])
 
 
 def _card(captioner, arguments, best):
     """The model card of a preset, for its owner to go on writing."""
     model, converter = captioner.caption_model, captioner.preprocessor.image_converter
-    network = f"`{arguments['backbone']}`, weights `{arguments['weights']}`"
+    weights = arguments["init_from"] or arguments["weights"]
+    network = f"`{model.vision_backbone.architecture}`, weights `{weights}`"
     height, width = converter.image_size
     beams = captioner.sampler.rows_per_image
     dev_scores = f"CIDEr {best['dev_cider']:.3f}, BLEU-4 {best['dev_bleu_4']:.3f}"
@@ -390,8 +402,9 @@ def _card(captioner, arguments, best):
 """
 
 
-def _open_run(output, arguments, resume):
+def _open_run(output, new_recipe, resume):
     """The recipe of the run to start or to resume in a folder; writes nothing."""
+    arguments = new_recipe["train"]
     if resume:
         if not (output / "recipe.json").is_file():
             raise ValueError(f"There is no run to resume in {output}.")
@@ -409,37 +422,18 @@ def _open_run(output, arguments, resume):
         raise ValueError(
             f"{output} is not empty: resume the run there, or choose another output."
         )
-    return {"train": arguments, "versions": presets.versions()}
+    return new_recipe
 
 
-def _with_features(cache, examples):
+def _with_features(cache, examples, flips=False):
     """The examples whose photos can be read, after their features are cached."""
     images = [example["image"] for example in examples]
-    errors = cache.compute(images)
+    errors = cache.compute(images, flips)
     for error in errors.values():
         print(f"left out: {error}", file=sys.stderr)
     if len(errors) == len(examples):
         raise ValueError("No photo of the train or the dev split can be read.")
     return [example for i, example in enumerate(examples) if i not in errors]
-
-
-def _optimizer(learning_rate, weight_decay, ema_epochs, steps, epochs):
-    warmup = max(1, steps // 2)
-    optimizer = keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=max(1, steps * epochs - warmup),
-            warmup_target=learning_rate,
-            warmup_steps=warmup,
-        ),
-        weight_decay=weight_decay,
-        global_clipnorm=5.0,
-        use_ema=ema_epochs > 0,
-        # One step moves the average by 1 / steps of `ema_epochs`.
-        ema_momentum=1 - 1 / max(1.0, ema_epochs * steps),
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 def _plain(value):

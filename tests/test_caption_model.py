@@ -4,10 +4,10 @@ import pytest
 import tensorflow as tf
 
 from captioner.attention import MultiHeadAttention
+from captioner.caption_crossentropy import CaptionCrossentropy
 from captioner.caption_model import CaptionModel
 from captioner.decoders import MIXERS, DecoderBlock
 from captioner.fusion import FUSIONS
-from captioner.image_captioner import CaptionCrossentropy
 
 B, C, L, P, E, D, V = 2, 5, 7, 4, 6, 8, 11
 HEADS = 2
@@ -204,6 +204,38 @@ def test_five_captions_share_one_pass_of_the_image_side(inputs, monkeypatch):
     )
     model({**inputs, "token_ids": np.ones((B, C, L), "int32")})
     assert seen == [(B, P, E)]
+
+
+def test_captions_in_one_row_equal_rows_of_their_own(model, inputs):
+    token_ids = np.random.default_rng(2).integers(0, V, (B, C, L))
+    expected = model({**inputs, "token_ids": token_ids})
+    lengths = [7, 1, 3, 2, 5]
+    row = np.concatenate([token_ids[:, c, :n] for c, n in enumerate(lengths)], axis=1)
+    segment_ids = np.repeat(np.arange(C) + 1, lengths)[None].repeat(B, axis=0)
+    packed = {**inputs, "token_ids": row, "segment_ids": segment_ids}
+    logits, start = model(packed), 0
+    for caption, length in enumerate(lengths):
+        found = logits[:, start : start + length]
+        np.testing.assert_allclose(found, expected[:, caption, :length], atol=1e-5)
+        start += length
+
+
+def test_lstm_equals_that_of_keras(text, loud_weights):
+    """All that it gives, and all gradients."""
+    mixer = MIXERS["lstm"](hidden_dim=D)
+    mixer.build((None, None, D))
+    loud_weights(mixer)
+    found, expected = [], []
+    for layer, results in ((mixer, found), (mixer.lstm, expected)):
+        with tf.GradientTape() as tape:
+            given = tf.constant(text)
+            tape.watch(given)
+            output = layer(given)
+            loss = tf.reduce_sum(tf.cos(3 * output))
+        results += [output, *tape.gradient(loss, [given, *layer.trainable_variables])]
+    assert len(found) == 5
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_images_equal_their_features(tiny_captioner):

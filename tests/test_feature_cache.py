@@ -69,6 +69,20 @@ def test_features_are_the_backbones(tiny_backbone, converter, photos, tmp_path):
     np.testing.assert_array_equal(read(np.array([3, 0, 3])), found[[3, 0, 3]])
 
 
+def test_flips_are_the_features_of_mirrored_photos(
+    tiny_backbone, converter, tmp_path, small_shards
+):
+    images = drawn(3)
+    cache = FeatureCache(tmp_path, converter, tiny_backbone)
+    cache.compute(images[:2])
+    assert cache.compute(images, flips=True) == {} and len(cache) == 6
+    for opened in (cache, FeatureCache(tmp_path, converter, tiny_backbone)):
+        _, read = opened.reader(images, flips=True)
+        mirrored = np.stack([converter(image[:, ::-1]) for image in images])
+        expected = [*features_of(cache, images), *tiny_backbone(mirrored).numpy()]
+        np.testing.assert_allclose(read(np.arange(6)), expected, rtol=2e-3, atol=1e-4)
+
+
 def test_features_lie_in_float16_shards(
     tiny_backbone, converter, tmp_path, small_shards
 ):

@@ -14,6 +14,7 @@ import pytest
 
 ROOMS = [
     "progress",
+    "terminal",
     "presets",
     "image_files",
     "image_decoder",
@@ -24,6 +25,8 @@ ROOMS = [
     "attention",
     "fusion",
     "decoders",
+    "caption_crossentropy",
+    "train_step",
     "caption_model",
     "samplers",
     "generate_result",
@@ -31,8 +34,13 @@ ROOMS = [
     "ensemble_captioner",
     "datasets",
     "input_pipeline",
+    "row_batches",
     "feature_cache",
     "metrics",
+    "optimizers",
+    "distribution",
+    "training_run",
+    "cider_optimization",
     "train",
     "predictions",
     "svg_plots",
@@ -41,7 +49,6 @@ ROOMS = [
     "evaluate",
     "caption",
     "export",
-    "terminal",
     "commands",
     "cli",
 ]

@@ -1,9 +1,11 @@
 """`captioner.train`: what it writes, what it refuses, and that it can be stopped."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import keras
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 import captioner
 from captioner.datasets import load_dataset
+from captioner.training_run import Step, TrainingError
 
 SETTINGS = {
     "backbone": "efficientnet_lite2",
@@ -24,7 +27,11 @@ SETTINGS = {
     "batch_size": 8,
     "epochs": 3,
     "learning_rate": 0.01,
+    "cider_epochs": 1,
+    "cider_crossentropy": 0.1,
+    "flips": True,
 }
+PLAIN = {**SETTINGS, "cider_epochs": 0, "flips": False}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,8 @@ def read_json(path):
 def history(output):
     """A run's history, without the times."""
     rows = read_json(output / "history.json")["epochs"]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    times = ("seconds", "reward_share")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def state(output):
@@ -103,10 +111,18 @@ def test_a_run_writes_all_that_it_promises(run):
 
 def test_history_has_loss_and_dev_scores_of_each_epoch(run):
     rows = read_json(run / "history.json")["epochs"]
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    for row in rows:
-        assert row.keys() == {"epoch", "loss", "dev_bleu_4", "dev_cider", "seconds"}
-    assert rows[-1]["loss"] < rows[0]["loss"] < np.log(40)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    *stages, last = [row["stage"] for row in rows]
+    assert stages == ["crossentropy"] * 3 and last == "cider"
+    dev = {"dev_bleu_4", "dev_cider", "dev_distinct", "dev_length"}
+    dev |= {"dev_bad_endings", "dev_repeated_phrases"}
+    both = {"epoch", "stage", "loss", "seconds", *dev}
+    for row in rows[:3]:
+        assert row.keys() == {*both, "real_tokens"}
+        assert 0.5 < row["real_tokens"] <= 1
+    assert rows[2]["loss"] < rows[0]["loss"] < np.log(40)
+    assert rows[3].keys() == {*both, "reward", "reward_share"}
+    assert 0 < rows[3]["reward"] < 10 and 0 < rows[3]["reward_share"] < 1
 
 
 def test_tensorboard_shows_the_same_curves(run):
@@ -145,7 +161,7 @@ def test_the_preset_is_the_best_epoch_and_says_so(run):
 
 def test_what_is_kept_is_the_average_of_the_weights(run, cache_dir, tmp_path):
     last = tmp_path / "last"
-    settings = {**SETTINGS, "epochs": 1}
+    settings = {**PLAIN, "epochs": 1}
     captioner.train("scenes:64", last, cache_dir=cache_dir, ema_epochs=0, **settings)
     mean = tmp_path / "mean"
     captioner.train("scenes:64", mean, cache_dir=cache_dir, ema_epochs=1, **settings)
@@ -168,58 +184,60 @@ def test_the_vocabulary_is_that_of_the_training_split(run):
     assert type(loaded.sampler) is captioner.BeamSampler
 
 
-# A run as a user starts it, that kills itself: after=1 is right after the first
-# checkpoint; during=2 is in the middle of the second epoch; before=2 is when the
-# second epoch has its preset and its history but no checkpoint yet.
-KILLED_RUN = """
-import os, signal, sys
-import tensorflow as tf
-from captioner import cli, train
-
-when, epoch = sys.argv.pop(1).split("=")
-kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-class Manager(tf.train.CheckpointManager):
-    def save(self, checkpoint_number):
-        if (when, int(epoch)) == ("before", checkpoint_number):
-            kill()
-        super().save(checkpoint_number)
-        if (when, int(epoch)) == ("after", checkpoint_number):
-            kill()
-tf.train.CheckpointManager = Manager
-module = sys.modules["captioner.train"]
-class Run(module._Run):
-    def on_train_batch_end(self, batch, logs=None):
-        if when == "during" and (len(self.history) + 1, batch) == (int(epoch), 3):
-            kill()
-module._Run = Run
-cli.main(sys.argv[1:])
-"""
+def flags(settings):
+    """The same arguments for the command line."""
+    words = []
+    for name, value in settings.items():
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value).lower()]
+    return words
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "during=2",
-        pytest.param("after=1", marks=pytest.mark.slow),
-        pytest.param("before=2", marks=pytest.mark.slow),
-        pytest.param("during=1", marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_run_resumes_to_the_same_weights(run, cache_dir, tmp_path, moment):
-    output = tmp_path / "run"
-    flags = [
-        word
-        for name, value in SETTINGS.items()
-        for word in (f"--{name.replace('_', '-')}", str(value).lower())
-    ]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_RUN, moment, "train", "scenes:64", str(output)]
-        + [*flags, "--cache-dir", str(cache_dir)],
-        capture_output=True,
+def start(output, *more):
+    """A run as a user starts it, in a process of its own."""
+    command = [sys.executable, "-m", "captioner", "train", "scenes:64", str(output)]
+    return subprocess.Popen(
+        [*command, *flags(SETTINGS), *map(str, more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not (output / "checkpoint" / "ckpt-3.index").exists()
+
+
+def wait_for_step(process, output, step):
+    """Until the run has written the checkpoint of a step, or of a later one."""
+    while process.poll() is None:
+        for index in (output / "checkpoint").glob("ckpt-*.index"):
+            if int(index.stem.rpartition("-")[2]) >= step:
+                return
+        time.sleep(0.002)
+    raise AssertionError(f"ended before step {step}: {process.stdout.read()}")
+
+
+# An epoch has 8 steps, and the fourth is one of CIDEr optimisation.
+@pytest.mark.parametrize(
+    "step, end",
+    [
+        pytest.param(3, signal.SIGKILL, marks=pytest.mark.slow),
+        (11, signal.SIGKILL),
+        pytest.param(16, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(24, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(27, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(10, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_resumes_to_the_same_weights(run, cache_dir, tmp_path, step, end):
+    output = tmp_path / "run"
+    # With a checkpoint after each step, to be stopped between any two of them.
+    process = start(output, "--cache-dir", cache_dir, "--checkpoint-minutes", 0)
+    wait_for_step(process, output, step)
+    process.send_signal(end)
+    said = process.communicate()[0]
+    assert process.returncode == (-end if end == signal.SIGKILL else 130), said
+    if end == signal.SIGINT:
+        assert said.rstrip().endswith("interrupted") and "Traceback" not in said
+    left = [path.stem for path in (output / "checkpoint").glob("ckpt-*.index")]
+    assert max(int(name.rpartition("-")[2]) for name in left) < 32
 
     captioner.train("scenes:64", output, cache_dir=cache_dir, resume=True, **SETTINGS)
     assert_same_run(output, run)
@@ -230,11 +248,11 @@ def test_resuming_a_finished_run_changes_nothing(run, cache_dir, capsys):
     before = {path: path.read_bytes() for path in files}
     captioner.train("scenes:64", run, cache_dir=cache_dir, resume=True, **SETTINGS)
     assert {path: path.read_bytes() for path in before} == before
-    assert "resumed after epoch 3" in capsys.readouterr().out
+    assert "resumed after epoch 4" in capsys.readouterr().out
 
 
 def test_training_ends_when_cider_no_longer_rises(cache_dir, tmp_path):
-    still = {**SETTINGS, "learning_rate": 0.0, "epochs": 9, "patience": 2}
+    still = {**PLAIN, "learning_rate": 0.0, "epochs": 9, "patience": 2}
     output = tmp_path / "run"
     captioner.train("scenes:64", output, cache_dir=cache_dir, **still)
     assert [row["epoch"] for row in history(output)] == [1, 2, 3]
@@ -273,20 +291,77 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("mixer", "gru", "mixer=gru"),
         ("fusion", "glue", "fusion=glue"),
         ("batch_size", 0, "batch_size=0"),
-        ("epochs", 0, "epochs=0"),
+        ("epochs", 0, "only with init_from and cider_epochs.*epochs=0"),
         ("max_sequence_length", 1, "max_sequence_length=1"),
         ("dropout", 1.0, "dropout=1.0"),
         ("label_smoothing", -0.1, "label_smoothing=-0.1"),
         ("learning_rate", float("nan"), "learning_rate=nan"),
         ("weight_decay", float("inf"), "weight_decay=inf"),
         ("ema_epochs", -1.0, "ema_epochs=-1.0"),
+        ("clip_norm", -1.0, "clip_norm=-1.0"),
+        ("cider_samples", 1, "cider_samples must be 2 or more"),
+        ("cider_crossentropy", 1.0, "cider_crossentropy=1.0"),
+        ("checkpoint_minutes", -1.0, "checkpoint_minutes=-1.0"),
+        ("mixed_precision", "float8", "mixed_precision=float8"),
+        ("distribute", "horovod", "distribute=horovod"),
+        ("distribute", "multiworker", "needs TF_CONFIG.*distribute=mirrored"),
+        ("distribute", "tpu", "without cider_epochs.*init_from, epochs=0"),
+        ("gradient_accumulation", 3, "nearest is 9.*batch_size=8"),
+        ("init_from", "nowhere", "No preset 'nowhere'"),
+        ("num_heads", 5, "nearest that does is 4.*num_heads=5"),
+        ("pooling", "avg", "Attention has nothing.*additive"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_the_output_free(tmp_path, name, value, message):
     arguments = {"dataset": "scenes:64", **SETTINGS, name: value}
+    if name in ("num_heads", "pooling"):
+        arguments["fusion"] = "attention"
     with pytest.raises((ValueError, OSError), match=message):
         captioner.train(output=tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_exploding_loss_stops_the_run_and_says_where(cache_dir, tmp_path):
+    wild = {**PLAIN, "learning_rate": 1e30, "clip_norm": 0.0}
+    with pytest.raises(TrainingError) as raised:
+        captioner.train(
+            "scenes:64",
+            tmp_path / "run",
+            cache_dir=cache_dir,
+            checkpoint_minutes=0,
+            **wild,
+        )
+    found = re.match(
+        r"The (loss|gradient) is \S+ after step (\d) of epoch 1, with the images "
+        r"(.*)\. The last good checkpoint, for --resume, is (\S+ckpt-(\d))\. A lower",
+        str(raised.value),
+    )
+    assert found, raised.value
+    assert len(set(re.findall(r"train-\d{6}", found[3]))) == 8
+    assert int(found[5]) == int(found[2]) - 1
+    kept = tf.train.load_checkpoint(found[4])
+    names = [n for n in kept.get_variable_to_shape_map() if n.startswith("variables")]
+    assert all(np.isfinite(kept.get_tensor(name)).all() for name in names)
+
+
+def test_out_of_memory_says_what_to_try(cache_dir, tmp_path, monkeypatch):
+    def step(self, batch, seed):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(TrainingError, match="batch_size=4, or gradient_accumulation=2"):
+        captioner.train("scenes:64", tmp_path / "run", cache_dir=cache_dir, **PLAIN)
+
+
+def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
+    more = {"epochs": 0, "init_from": run / "preset", "cider_learning_rate": 0.0}
+    output = tmp_path / "run"
+    captioner.train("scenes:64", output, cache_dir=cache_dir, **{**SETTINGS, **more})
+    (row,) = history(output)
+    assert row["stage"] == "cider"
+    # A rate of 0 leaves the weights as they were.
+    best = max(history(run), key=lambda row: row["dev_cider"])
+    assert row["dev_cider"] == pytest.approx(best["dev_cider"])
 
 
 def test_fewer_photos_than_a_batch_are_refused(cache_dir, tmp_path):
@@ -314,7 +389,7 @@ def test_unreadable_photos_are_named_and_left_out(tmp_path, cache_dir, capsys):
         table,
         tmp_path / "run",
         cache_dir=cache_dir,
-        **{**SETTINGS, "epochs": 1, "batch_size": 9},
+        **{**PLAIN, "epochs": 1, "batch_size": 9},
     )
     left_out = capsys.readouterr().err
     assert left_out.count("left out:") == 2

@@ -62,6 +62,13 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 )
 @click.option("--max-sequence-length", type=int, default=20, show_default=True)
 @click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option(
+    "--gradient-accumulation",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Do each batch in so many parts: the same steps, less memory.",
+)
 @click.option("--epochs", type=int, default=15, show_default=True)
 @click.option(
     "--patience",
@@ -71,7 +78,21 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
     help="End after so many epochs without a better CIDEr.",
 )
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option(
+    "--warmup-epochs",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="In which the learning rate rises; then it falls along a cosine.",
+)
 @click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option(
+    "--clip-norm",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="The longest that a gradient may be; 0: any.",
+)
 @click.option(
     "--ema-epochs",
     type=float,
@@ -79,7 +100,53 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
     show_default=True,
     help="Epochs that the averaged weights look back; 0: no average.",
 )
+@click.option("--flips", is_flag=True, help="See half of the photos mirrored.")
+@click.option(
+    "--cider-epochs",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Then so many epochs of learning from the CIDEr of its own captions.",
+)
+@click.option("--cider-learning-rate", type=float, default=5e-5, show_default=True)
+@click.option(
+    "--cider-samples",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Captions of each photo.",
+)
+@click.option(
+    "--cider-crossentropy",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Share of cross-entropy in the loss meanwhile.",
+)
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["bfloat16", "float16"]),
+    help="Of the decoder.  [default: float32 throughout]",
+)
+@click.option("--jit-compile", is_flag=True, help="Let XLA compile the steps.")
+@click.option(
+    "--distribute",
+    type=click.Choice(["mirrored", "multiworker", "tpu"]),
+    help="All GPUs here; the machines in TF_CONFIG; a TPU.  [default: one device]",
+)
+@click.option(
+    "--init-from",
+    metavar="PRESET",
+    help="Go on from a preset: its network, decoder and vocabulary count.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--checkpoint-minutes",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="How often the state is kept within an epoch.",
+)
 @click.option(
     "--cache-dir",
     type=click.Path(),

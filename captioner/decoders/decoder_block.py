@@ -83,10 +83,10 @@ class DecoderBlock(keras.layers.Layer):
         """What the mixer keeps of a caption, before its first token."""
         return self.mixer.build_cache(batch_size, max_length)
 
-    def call(self, text, image_cache, training=None):
+    def call(self, text, image_cache, segment_ids=None, training=None):
         """(N, L, D), cache of B images -> (N, L, D); the captions of one image lie
-        side by side."""
-        mixed = self.mixer(self.norm(text), training=training)
+        side by side, or in one row with `segment_ids` (see `TextMixer`)."""
+        mixed = self.mixer(self.norm(text), segment_ids, training=training)
         fused = self.fusion(
             _by_image(mixed, image_cache), image_cache, training=training
         )

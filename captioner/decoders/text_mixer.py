@@ -6,12 +6,14 @@ import keras
 class TextMixer(keras.layers.Layer):
     """A layer that sees only the past:
 
-        call(text)                            (B, L, D) -> (B, L, D), all at once
+        call(text, segment_ids)               (N, L, D) -> (N, L, D), all at once
         build_cache(batch_size, max_length)   a nest of tensors (B, ...), the state
                                               before the first token
         step(text, cache, index)              (B, D), state -> (B, D), next state
 
-    `step` over the positions of a caption gives what `call` gives at once. Every
+    `step` over the positions of a caption gives what `call` gives at once. Where
+    several captions stand in one row, `segment_ids`, int (N, L), is another number
+    for each, and none sees the others; it is None where each row is one. Every
     mixer is made with the same arguments and takes from them what it needs.
 
     Args:

@@ -68,14 +68,18 @@ class TransformerMixer(TextMixer):
         self.output_dense.build((*text_shape[:-1], self.intermediate_dense.units))
         self.built = True
 
-    def call(self, text, training=None):
+    def call(self, text, segment_ids=None, training=None):
         positions = ops.arange(ops.shape(text)[1])
+        seen = positions[:, None] >= positions[None, :]
+        if segment_ids is not None:  # (N, 1, L, L), the same for all heads
+            same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+            seen = ops.logical_and(seen, same)
         keys, values = self.attention.keys_and_values(text)
         attended, _ = self.attention(
             rotate(self.attention.queries(text), positions),
             rotate(keys, positions),
             values,
-            attention_mask=positions[:, None] >= positions[None, :],
+            attention_mask=seen,
         )
         text = text + self.attention_dropout(attended, training=training)
         return text + self._feed_forward(text, training)
