@@ -230,7 +230,10 @@ def _format_name(data):
     """What a file says that it is, or None."""
     if data[4:8] == b"ftyp":
         size = int.from_bytes(data[:4], "big")
-        brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(size, 256), 4))]
+        brands = [
+            data[8:12],
+            *(data[at : at + 4] for at in range(16, min(size, 256), 4)),
+        ]
         if any(brand in AVIF_BRANDS for brand in brands):
             return "AVIF"
         return "HEIC" if any(brand in HEIC_BRANDS for brand in brands) else None

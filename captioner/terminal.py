@@ -58,6 +58,8 @@ def printable(path):
 
 def import_tensorflow():
     """Import TensorFlow without the notes that its C++ writes about GPUs."""
+    if "tensorflow" in sys.modules:
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)

@@ -13,9 +13,12 @@ from pathlib import PurePosixPath
 import pytest
 
 ROOMS = [
+    "terminal",
     "progress",
     "presets",
     "image_files",
+    "photo_sources",
+    "decode_workers",
     "image_decoder",
     "image_converter",
     "tokenizer",
@@ -37,9 +40,17 @@ ROOMS = [
     "predictions",
     "evaluation_report",
     "evaluate",
+    "caption_result",
+    "caption_style",
+    "caption_journal",
+    "caption_writers",
+    "caption_files",
+    "caption_outputs",
+    "caption_engine",
+    "ray_engine",
     "caption",
+    "merge",
     "export",
-    "terminal",
     "commands",
     "cli",
 ]
@@ -49,6 +60,12 @@ INDEPENDENT = {"datasets", "metrics"}
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT_ROOMS = {
     **dict.fromkeys(("__init__", "__main__", "terminal", "commands", "cli"), HEAVY),
+    # Decoding processes start at once, and so does a run with nothing to do.
+    **dict.fromkeys(
+        ("image_files", "photo_sources", "decode_workers", "caption_journal")
+        + ("caption_files", "caption_outputs", "caption_engine", "caption", "merge"),
+        {"keras", "tensorflow"},
+    ),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }

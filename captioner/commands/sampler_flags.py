@@ -6,14 +6,17 @@ import click
 
 def chosen_sampler(preset, options):
     """The preset's sampler, changed as the flags ask; None where they ask nothing."""
-    import inspect
-
-    from captioner import presets
-    from captioner.samplers import SAMPLERS, Constraints
-
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if not given:
         return None
+    import inspect
+
+    from captioner import presets
+    from captioner.terminal import import_tensorflow
+
+    import_tensorflow()
+    from captioner.samplers import SAMPLERS, Constraints
+
     folder = presets.find_preset(preset)
     presets.verify_preset(folder)
     try:

@@ -1,0 +1,186 @@
+"""The model at work on batches of photos: reading, decoding, network and words overlap.
+
+While one batch is in the network, another is turned into words and the next ones are
+read and decoded, in processes of their own.
+"""
+
+import collections
+import concurrent.futures
+import os
+
+from captioner.decode_workers import DecodeWorkers
+from captioner.image_files import ImageError
+
+AHEAD = 3  # batches that are decoded before the model wants them
+
+
+class Captioned:
+    """What an engine makes of a photo.
+
+    Attributes:
+        captions: list of [text, score], the best first; None where the content is the
+            one known before.
+        digest: bytes, of the file's content.
+        thumbnail: bytes of a small JPEG, or None.
+    """
+
+    def __init__(self, captions, digest, thumbnail):
+        self.captions, self.digest, self.thumbnail = captions, digest, thumbnail
+
+
+class BatchCaptioner:
+    """Batches of converted photos to captions; what does not fit the memory is halved.
+
+    Args:
+        captioner: an `ImageCaptioner`.
+        num_captions: how many of each photo.
+    """
+
+    def __init__(self, captioner, num_captions=1):
+        import tensorflow as tf
+
+        self._tf = tf
+        self._captioner = captioner
+        self.num_captions = num_captions
+        converter = captioner.preprocessor.image_converter
+        self.convert = tf.function(
+            converter,
+            input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
+            autograph=False,
+        )
+        image_spec = captioner.image_spec
+        self._encode = tf.function(
+            captioner.caption_model.encode,
+            input_signature=[
+                tf.TensorSpec((None, *image_spec.shape), image_spec.dtype)
+            ],
+            autograph=False,
+        )
+        self._largest = None  # batch that is known to fit
+
+    def __call__(self, images):
+        """Converted photos, a list of float32 (H, W, 3) -> for each a list of
+        [text, score], or an `ImageError` of the kind "failed"."""
+        step = min(len(images), self._largest or len(images))
+        results = []
+        for start in range(0, len(images), step or 1):
+            results += self._run(images[start : start + step])
+        return results
+
+    def _run(self, images):
+        try:
+            features = self._encode(self._tf.stack(images))
+            found = self._captioner.generate_results(
+                features.numpy(), batch_size=len(images)
+            )
+        except (MemoryError, self._tf.errors.OpError) as error:
+            if len(images) == 1:
+                reason = f"the model failed: {' '.join(str(error).split())[:200]}"
+                return [ImageError("photo", "failed", reason)]
+            if isinstance(error, (MemoryError, self._tf.errors.ResourceExhaustedError)):
+                self._largest = (len(images) + 1) // 2
+            half = (len(images) + 1) // 2
+            return self._run(images[:half]) + self._run(images[half:])
+        return [
+            [
+                [each.text, round(each.score, 4)]
+                for each in result.hypotheses[: self.num_captions]
+            ]
+            for result in found
+        ]
+
+
+class LocalEngine:
+    """Captions batches on this machine.
+
+    Args:
+        load: function that returns an `ImageCaptioner`; called when there is work.
+        num_captions: how many of each photo.
+        num_workers: decoding processes.
+        time_limit, max_pixels: see `DecodeWorkers`.
+        thumbnails: whether each photo gets one.
+    """
+
+    def __init__(
+        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
+    ):
+        self._load, self._num_captions = load, num_captions
+        self._workers = DecodeWorkers(num_workers, time_limit, max_pixels)
+        # Two: the words of one batch are found while the network sees the next.
+        self._models = concurrent.futures.ThreadPoolExecutor(2, "model")
+        self._thumbnails = thumbnails
+        self._model = None
+
+    def run(self, batches):
+        """Caption batches as they come, some of them ahead.
+
+        Args:
+            batches: iterable of lists of things with a `photo` and a `known_digest`.
+
+        Yields:
+            (batch, outcomes) in the same order; an outcome is a `Captioned` or an
+            `ImageError`.
+        """
+        waiting = collections.deque()
+        for batch in batches:
+            waiting.append((batch, self._start(batch)))
+            while len(waiting) > AHEAD or waiting and waiting[0][1].done():
+                batch, future = waiting.popleft()
+                yield batch, future.result()
+        for batch, future in waiting:
+            yield batch, future.result()
+
+    def _start(self, batch):
+        if not batch:
+            return self._models.submit(list)
+        if self._model is None:
+            self._model = BatchCaptioner(self._load(), self._num_captions)
+
+        def convert(decoded):
+            image = None
+            if decoded.pixels is not None:
+                image = self._model.convert(decoded.pixels)
+            return decoded, image
+
+        decoding = [
+            self._workers.submit(
+                each.photo, each.known_digest, self._thumbnails, then=convert
+            )
+            for each in batch
+        ]
+        return self._models.submit(self._finish, decoding)
+
+    def _finish(self, decoding):
+        outcomes, images = [], []
+        for future in decoding:
+            try:
+                decoded, image = future.result()
+            except ImageError as error:
+                outcomes.append(error)
+                continue
+            except (MemoryError, self._model._tf.errors.OpError) as error:
+                reason = f"it could not be resized: {' '.join(str(error).split())}"
+                outcomes.append(ImageError("photo", "failed", reason[:200]))
+                continue
+            outcomes.append(Captioned(None, decoded.digest, decoded.thumbnail))
+            if image is not None:
+                images.append((len(outcomes) - 1, image))
+        if images:
+            rows, images = zip(*images)
+            for row, captions in zip(rows, self._model(list(images))):
+                if isinstance(captions, ImageError):
+                    outcomes[row] = captions
+                else:
+                    outcomes[row].captions = captions
+        return outcomes
+
+    def close(self):
+        """Stop at once; what was under way is lost."""
+        self._models.shutdown(wait=False, cancel_futures=True)
+        self._workers.close()
+        self._models.shutdown(wait=True)
+
+
+def default_num_workers():
+    """A decoding process for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
