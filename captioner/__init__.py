@@ -53,6 +53,7 @@ _HOMES = {
     "caption": "caption",
     "evaluate": "evaluate",
     "export": "export",
+    "merge": "merge",
     "train": "train",
 }
 _SUBPACKAGES = ("backbones", "datasets", "decoders", "metrics", "samplers")

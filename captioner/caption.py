@@ -208,6 +208,12 @@ def caption(
     if anew:
         journal.forget()
     if engine == "ray":
+        if not isinstance(preset, (str, os.PathLike)):
+            raise ValueError(
+                "With engine=ray the preset is a name or a folder, which each machine "
+                f"loads. Received: preset={preset}"
+            )
+        preset = presets.find_preset(preset).absolute()
         from captioner.ray_engine import RayEngine as Engine
     else:
         Engine = LocalEngine

@@ -97,7 +97,12 @@ def write_outputs(outputs, make_results, info, token, journal=None):
 
 
 def write_report(folder, make_results, info, token):
-    """Write `errors.csv` and the manifest `run.json` into a run folder."""
+    """Write `errors.csv` and the manifest `run.json` into a run folder.
+
+    Returns:
+        `collections.Counter` of how many photos were "captioned", "kept", or failed,
+        by the kinds of their errors.
+    """
     folder = pathlib.Path(folder)
     kinds = collections.Counter()
 
@@ -115,6 +120,7 @@ def write_report(folder, make_results, info, token):
     counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
     manifest = {**versions(), **info.settings, "counts": counts}
     write_json(folder / MANIFEST_FILE, manifest)
+    return kinds
 
 
 def _fact(output):

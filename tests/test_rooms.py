@@ -176,7 +176,8 @@ def declared(repository):
     config.read(repository / "setup.cfg", encoding="utf-8")
     extras = config["options.extras_require"]
     optional = (
-        distributions(extras[name]) for name in ("tfds", "java", "notebook", "convert")
+        distributions(extras[name])
+        for name in ("tfds", "java", "notebook", "convert", "heic", "parquet", "ray")
     )
     return distributions(config["options"]["install_requires"]), set().union(*optional)
 

@@ -1,8 +1,8 @@
 """The forms in which captions are written: one file of all, or a file a photo.
 
 `TABLES` are the files of a whole run, by their suffix. Each is a function of the path
-to write, an iterable of `CaptionResult` in order, and a `RunInfo`. What it writes does not
-depend on when it is written.
+to write, an iterable of `CaptionResult` in order, and a `RunInfo`. What it writes does
+not depend on when it is written.
 
 `TextSidecar`, `XmpSidecar` and `EmbeddedCopy` are those of single photos.
 """
