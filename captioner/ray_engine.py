@@ -1,9 +1,9 @@
 """Captions batches on the machines of a Ray cluster, with `captioner[ray]`.
 
 Ray Data streams the batches through a pool of actors, each with a model of its own and
-its decoding processes; it hands the batches of a lost actor to another. Batches are those
-of a run on one machine and come back in the same order, and so are the captions. All
-machines must see the photos, and the preset, under the same paths.
+its decoding processes; it hands the batches of a lost actor to another. Batches are
+those of a run on one machine and come back in the same order, and so are the captions.
+All machines must see the photos, and the preset, under the same paths.
 """
 
 import dataclasses
@@ -49,7 +49,10 @@ class RayEngine:
         waiting, rows = [], []
         for batch in batches:
             if batch:
-                there = [dataclasses.replace(p, photo=_anywhere(p.photo)) for p in batch]
+                there = [
+                    dataclasses.replace(each, photo=_anywhere(each.photo))
+                    for each in batch
+                ]
                 rows.append({"index": len(rows), "batch": pickle.dumps(there)})
                 waiting.append(batch)
             else:

@@ -2,9 +2,9 @@
 
     python killed_runs.py FOLDER NUMBER_OF_KILLS SEED
 
-A process of its own, without TensorFlow: it forks a run, kills it (`kill -9`) and starts
-it again until one comes to its end, and again with a new folder. A stand-in for the model
-writes a caption that depends on the photo alone; all else is what a user has.
+A process of its own, without TensorFlow: it forks a run, kills it (`kill -9`) and
+starts it again until one comes to its end, and again with a new folder. A stand-in for
+the model writes a caption that depends on the photo alone; all else is what users have.
 """
 
 import os
