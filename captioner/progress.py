@@ -84,7 +84,7 @@ class RunProgress:
         self.done += done
         self.failed += failed
         self.known += known
-        if self._mode == "none":
+        if self._mode == "none" or not self.done + self.failed + self.known:
             return
         now = time.monotonic()
         if self._bar is not None:

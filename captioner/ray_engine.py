@@ -99,6 +99,9 @@ class _ModelActor:
                 outcomes.append(pickle.dumps(found))
         return {"index": rows["index"], "outcomes": outcomes}
 
+    def __del__(self):
+        self._engine.close()
+
 
 def _anywhere(photo):
     """The photo, to be read by a process that is elsewhere."""
