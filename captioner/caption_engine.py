@@ -48,14 +48,6 @@ class BatchCaptioner:
             input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
             autograph=False,
         )
-        image_spec = captioner.image_spec
-        self._encode = tf.function(
-            captioner.caption_model.encode,
-            input_signature=[
-                tf.TensorSpec((None, *image_spec.shape), image_spec.dtype)
-            ],
-            autograph=False,
-        )
         self._largest = None  # batch that is known to fit
 
     def __call__(self, images):
@@ -69,7 +61,7 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            features = self._encode(self._tf.stack(images))
+            features = self._captioner.encode(self._tf.stack(images))
             found = self._captioner.generate_results(
                 features.numpy(), batch_size=len(images)
             )

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ def preset(task, tmp_path_factory):
 def run(task, monkeypatch):
     """`captioner caption ...` in this process, with a captioner that is loaded."""
     monkeypatch.setattr(captioner.ImageCaptioner, "from_preset", lambda *_: task)
+    monkeypatch.setattr("captioner.progress.LINE_INTERVAL", 1e9)  # where it is slow
 
     def run(*arguments):
         return CliRunner().invoke(main, ["caption", *map(str, arguments)])
@@ -136,36 +136,6 @@ def test_a_sampler_replaces_that_of_a_captioner_in_memory(task, good):
     assert type(task.sampler) is captioner.BeamSampler
 
 
-@pytest.fixture
-def without_privileges():
-    """A folder of three photos; and a user who is not root, whom modes bind."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        for name in ("coffee.jpg", "horses.jpg", "locked/kitten.jpg"):
-            (Path(folder) / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(SAMPLES / name.rpartition("/")[2], Path(folder, name))
-        root = os.geteuid() == 0
-        if root:
-            os.seteuid(65534)
-        yield Path(folder)
-        if root:
-            os.seteuid(0)
-        (Path(folder) / "locked").chmod(0o700)
-
-
-def test_what_may_not_be_read_is_reported(task, without_privileges):
-    folder = without_privileges
-    user = os.geteuid()
-    os.seteuid(os.getuid())
-    (folder / "coffee.jpg").chmod(0)
-    (folder / "locked").chmod(0)
-    os.seteuid(user)
-    results = list(captioner.caption(folder, task))
-    assert names(results, folder) == ["coffee.jpg", "horses.jpg", "locked"]
-    assert [result.kind for result in results] == ["unreadable", None, "unreadable"]
-    assert results[0].error == results[2].error == "cannot be read: Permission denied"
-
-
 def test_the_command_says_one_line_a_photo(mixed, preset):
     done = subprocess.run(
         [*COMMAND, str(mixed), "--preset", str(preset), "--batch-size", "3"],
@@ -183,6 +153,7 @@ def test_the_command_says_one_line_a_photo(mixed, preset):
         assert path == str(mixed / name)
         assert caption and not {"[", "]"} & set(caption)
     errors = done.stderr.splitlines()
+    errors = [line for line in errors if not line.startswith("captions: ")]
     assert len(errors) == len(bad) + 1, done.stderr
     for line, name in zip(errors, bad):
         assert line.startswith(f"skipped: {mixed / name}: ")
