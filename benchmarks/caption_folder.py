@@ -1,23 +1,23 @@
 """How fast a folder is captioned, and where the time goes.
 
-    python benchmarks/caption_folder.py                    # pip install captioner[bench]
-    python benchmarks/caption_folder.py --engines          # and ai-edge-litert, tf2onnx,
-                                                           # onnxruntime
-    python benchmarks/caption_folder.py --hugging-face     # and torch, transformers
+    python benchmarks/caption_folder.py                 # pip install captioner[bench]
+    python benchmarks/caption_folder.py --engines       # and ai-edge-litert, tf2onnx,
+                                                        # onnxruntime
+    python benchmarks/caption_folder.py --hugging-face  # and torch, transformers
     python benchmarks/caption_folder.py --memory 1000 100000
 
 The first captions copies of the sample photos with the shipped preset, end to end (CSV
-and a text file each), and in turn the same number with the model alone, on tensors that
-are ready; and times each stage by itself: reading and decoding in one process, resizing,
-network, words, writing.
+and a text file each), and in turn the same number with the model alone, on tensors
+that are ready; and times each stage by itself: reading and decoding in one process,
+resizing, network, words, writing.
 
---engines compares ways to run the image network on the CPU. --hugging-face captions the
-same photos with a `VisionEncoderDecoder` of the shape of vit-gpt2 and with BLIP-base,
-their weights random (which is as fast), greedily, 12 words. --memory gives the peak
-memory of a whole run over so many small photos, with a small captioner.
+--engines compares ways to run the image network on the CPU. --hugging-face captions
+the same photos with a `VisionEncoderDecoder` of the shape of vit-gpt2 and with
+BLIP-base, their weights random (which is as fast), greedily, 12 words. --memory gives
+the peak memory of a whole run over so many small photos, with a small captioner.
 
-Each prints a table and one line of JSON. Wall times on a machine that does something else
-are worth nothing; the processor's time (`cpu`) of one process is worth a little.
+Each prints a table and one line of JSON. Wall times on a machine that does something
+else are worth nothing; the processor's time (`cpu`) of one process is worth a little.
 """
 
 import argparse

@@ -189,11 +189,13 @@ def caption(
         raise ValueError(f"No photos in {what}.")
     photos = itertools.chain([first], photos)
 
-    if dry_run and not (run_folder and _journal_path(run_folder).exists()):
-        run_folder = None
+    overwrite = existing == "overwrite"
+    if not (run_folder and _journal_path(run_folder).exists()):
+        check_outputs(outputs, None, overwrite)
+        if dry_run:
+            run_folder = None
     journal = CaptionJournal(run_folder)
     try:
-        overwrite = existing == "overwrite"
         check_outputs(outputs, journal, overwrite)
         anew = _check_settings(journal, settings, overwrite)
         sources = counted and [os.path.abspath(path) for path in counted]

@@ -6,12 +6,14 @@ read and decoded, in processes of their own.
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 
 from captioner.decode_workers import DecodeWorkers
 from captioner.image_files import ImageError
+from captioner.litert_network import LiteRTNetwork
 
-AHEAD = 3  # batches that are decoded before the model wants them
+MOST_AT_ONCE = 4  # batches in the model; each takes memory
 
 
 class Captioned:
@@ -34,9 +36,10 @@ class BatchCaptioner:
     Args:
         captioner: an `ImageCaptioner`.
         num_captions: how many of each photo.
+        num_threads: that one call may use on the image network.
     """
 
-    def __init__(self, captioner, num_captions=1):
+    def __init__(self, captioner, num_captions=1, num_threads=1):
         import tensorflow as tf
 
         self._tf = tf
@@ -48,7 +51,19 @@ class BatchCaptioner:
             input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
             autograph=False,
         )
+        self._encode = self._network(captioner, num_threads)
         self._largest = None  # batch that is known to fit
+
+    def _network(self, captioner, num_threads):
+        """The fastest way to run the image network here: tensor (B, H, W, 3) to array
+        (B, P, E)."""
+        backbone = captioner.caption_model.vision_backbone
+        if backbone.architecture.startswith("efficientnet_lite"):
+            if not self._tf.config.list_physical_devices("GPU"):
+                with contextlib.suppress(RuntimeError):
+                    network = LiteRTNetwork(backbone, num_threads)
+                    return lambda images: network(images.numpy())
+        return lambda images: captioner.encode(images).numpy()
 
     def __call__(self, images):
         """Converted photos, a list of float32 (H, W, 3) -> for each a list of
@@ -61,11 +76,10 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            features = self._captioner.encode(self._tf.stack(images))
-            found = self._captioner.generate_results(
-                features.numpy(), batch_size=len(images)
-            )
-        except (MemoryError, self._tf.errors.OpError) as error:
+            features = self._encode(self._tf.stack(images))
+            found = self._captioner.generate_results(features, len(images))
+        # RuntimeError: of LiteRT, where there is no room for its tensors.
+        except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
                 reason = f"the model failed: {' '.join(str(error).split())[:200]}"
                 return [ImageError("photo", "failed", reason)]
@@ -98,8 +112,13 @@ class LocalEngine:
     ):
         self._load, self._num_captions = load, num_captions
         self._workers = DecodeWorkers(num_workers, time_limit, max_pixels)
-        # Two: the words of one batch are found while the network sees the next.
-        self._models = concurrent.futures.ThreadPoolExecutor(2, "model")
+        # Several: the words of one batch are found while the network sees the next;
+        # and one core each is used better than several by one.
+        cores = default_num_workers()
+        num_models = max(2, min(cores, MOST_AT_ONCE))
+        self._num_threads = max(1, cores // num_models)
+        self._ahead = num_models + 1
+        self._models = concurrent.futures.ThreadPoolExecutor(num_models, "model")
         self._thumbnails = thumbnails
         self._model = None
 
@@ -116,7 +135,7 @@ class LocalEngine:
         waiting = collections.deque()
         for batch in batches:
             waiting.append((batch, self._start(batch)))
-            while len(waiting) > AHEAD or waiting and waiting[0][1].done():
+            while len(waiting) > self._ahead or waiting and waiting[0][1].done():
                 batch, future = waiting.popleft()
                 yield batch, future.result()
         for batch, future in waiting:
@@ -126,7 +145,9 @@ class LocalEngine:
         if not batch:
             return self._models.submit(list)
         if self._model is None:
-            self._model = BatchCaptioner(self._load(), self._num_captions)
+            self._model = BatchCaptioner(
+                self._load(), self._num_captions, self._num_threads
+            )
 
         def convert(decoded):
             image = None

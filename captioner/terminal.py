@@ -61,12 +61,20 @@ def import_tensorflow():
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with muted_stderr():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def muted_stderr():
+    """What anybody writes to standard error is lost, native libraries too."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        import tensorflow  # noqa: F401
+        yield
+        sys.stderr.flush()
     finally:
         os.dup2(kept, 2)
         os.close(kept)

@@ -46,6 +46,7 @@ ROOMS = [
     "caption_writers",
     "caption_files",
     "caption_outputs",
+    "litert_network",
     "caption_engine",
     "ray_engine",
     "caption",
