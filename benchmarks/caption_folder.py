@@ -21,6 +21,7 @@ else are worth nothing; the processor's time (`cpu`) of one process is worth a l
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -61,7 +62,11 @@ def end_to_end(count, rounds, batch_size):
 
     import captioner
     from captioner.caption import DEFAULT_PRESET
-    from captioner.caption_engine import BatchCaptioner
+    from captioner.caption_engine import (
+        MOST_AT_ONCE,
+        BatchCaptioner,
+        default_num_workers,
+    )
     from captioner.decode_workers import DecodeWorkers
     from captioner.photo_sources import find_photos
 
@@ -83,15 +88,18 @@ def end_to_end(count, rounds, batch_size):
         batches = [images[i : i + batch_size] for i in range(0, count, batch_size)]
         model(batches[0])
         network, _, features = clocked(
-            lambda: [task.encode(tf.stack(batch)).numpy() for batch in batches]
+            lambda: [model._encode(tf.stack(batch)) for batch in batches]
         )
         words, _, _ = clocked(
             lambda: [task.generate_results(each, batch_size) for each in features]
         )
 
-        def alone():
-            for batch in batches:
-                model(batch)
+        def alone():  # with as many batches at once as the whole has
+            at_once = concurrent.futures.ThreadPoolExecutor(
+                max(2, min(default_num_workers(), MOST_AT_ONCE))
+            )
+            with at_once as pool:
+                list(pool.map(model, batches))
 
         def whole(number):
             output = folder / f"{number}.csv"
@@ -109,6 +117,7 @@ def end_to_end(count, rounds, batch_size):
         def again():
             whole(0)
 
+        alone()
         whole(0)
         writing, _, _ = clocked(again)  # nothing is new: what is left is the rest
         rates = {"model alone": [], "end to end": []}

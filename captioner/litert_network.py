@@ -1,7 +1,7 @@
 """The image network on LiteRT (TensorFlow Lite) with XNNPACK, on the processor.
 
-Of the engines that `benchmarks/caption_folder.py --engines` compares, this one takes the
-least of the processor's time for EfficientNet-Lite, less than half of that of the
+Of the engines that `benchmarks/caption_folder.py --engines` compares, this one takes
+the least of the processor's time for EfficientNet-Lite, less than half of that of the
 TensorFlow graph, and gives the same captions.
 """
 
@@ -48,7 +48,8 @@ class LiteRTNetwork:
     def _interpreter(self):
         from ai_edge_litert.interpreter import Interpreter
 
-        return Interpreter(model_content=self._model, num_threads=self._num_threads)
+        with muted_stderr():  # the first one tells that it uses XNNPACK
+            return Interpreter(model_content=self._model, num_threads=self._num_threads)
 
 
 def _convert(vision_backbone):
