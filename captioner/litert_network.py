@@ -48,8 +48,12 @@ class LiteRTNetwork:
     def _interpreter(self):
         from ai_edge_litert.interpreter import Interpreter
 
+        interpreter = Interpreter(
+            model_content=self._model, num_threads=self._num_threads
+        )
         with muted_stderr():  # the first one tells that it uses XNNPACK
-            return Interpreter(model_content=self._model, num_threads=self._num_threads)
+            interpreter.allocate_tensors()
+        return interpreter
 
 
 def _convert(vision_backbone):
