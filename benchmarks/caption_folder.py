@@ -83,7 +83,7 @@ def end_to_end(count, rounds, batch_size):
                 lambda: [workers.submit(photo).result() for photo in photos]
             )
         resizing, _, images = clocked(
-            lambda: [model.convert(each.pixels) for each in decoded]
+            lambda: [model.resize(each.pixels) for each in decoded]
         )
         batches = [images[i : i + batch_size] for i in range(0, count, batch_size)]
         model(batches[0])

@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import contextlib
 import os
+import threading
 
 from captioner.decode_workers import DecodeWorkers
 from captioner.image_files import ImageError
@@ -46,7 +47,7 @@ class BatchCaptioner:
         self._captioner = captioner
         self.num_captions = num_captions
         converter = captioner.preprocessor.image_converter
-        self.convert = tf.function(
+        self._convert = tf.function(
             converter,
             input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
             autograph=False,
@@ -65,6 +66,17 @@ class BatchCaptioner:
                     return lambda images: network(images.numpy())
         return lambda images: captioner.encode(images).numpy()
 
+    def resize(self, pixels):
+        """uint8 (H, W, 3) -> what the network takes, float32.
+
+        Raises:
+            ImageError: there is no memory for it.
+        """
+        try:
+            return self._convert(pixels)
+        except (MemoryError, self._tf.errors.OpError) as error:
+            raise _model_failed(error) from error
+
     def __call__(self, images):
         """Converted photos, a list of float32 (H, W, 3) -> for each a list of
         [text, score], or an `ImageError` of the kind "failed"."""
@@ -81,8 +93,7 @@ class BatchCaptioner:
         # RuntimeError: of LiteRT, where there is no room for its tensors.
         except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
-                reason = f"the model failed: {' '.join(str(error).split())[:200]}"
-                return [ImageError("photo", "failed", reason)]
+                return [_model_failed(error)]
             if isinstance(error, (MemoryError, self._tf.errors.ResourceExhaustedError)):
                 self._largest = (len(images) + 1) // 2
             half = (len(images) + 1) // 2
@@ -94,6 +105,11 @@ class BatchCaptioner:
             ]
             for result in found
         ]
+
+
+def _model_failed(error):
+    reason = " ".join(str(error).split())[:200] or "out of memory"
+    return ImageError("photo", "failed", f"the model failed: {reason}")
 
 
 class LocalEngine:
@@ -120,7 +136,7 @@ class LocalEngine:
         self._ahead = num_models + 1
         self._models = concurrent.futures.ThreadPoolExecutor(num_models, "model")
         self._thumbnails = thumbnails
-        self._model = None
+        self._model, self._loading = None, threading.Lock()
 
     def run(self, batches):
         """Caption batches as they come, some of them ahead.
@@ -144,24 +160,28 @@ class LocalEngine:
     def _start(self, batch):
         if not batch:
             return self._models.submit(list)
-        if self._model is None:
-            self._model = BatchCaptioner(
-                self._load(), self._num_captions, self._num_threads
-            )
 
-        def convert(decoded):
-            image = None
-            if decoded.pixels is not None:
-                image = self._model.convert(decoded.pixels)
-            return decoded, image
+        def resize(decoded):
+            if decoded.pixels is None:
+                return decoded, None
+            return decoded, self._loaded().resize(decoded.pixels)
 
         decoding = [
             self._workers.submit(
-                each.photo, each.known_digest, self._thumbnails, then=convert
+                each.photo, each.known_digest, self._thumbnails, then=resize
             )
             for each in batch
         ]
         return self._models.submit(self._finish, decoding)
+
+    def _loaded(self):
+        """The model, loaded once there is a photo for it."""
+        with self._loading:
+            if self._model is None:
+                self._model = BatchCaptioner(
+                    self._load(), self._num_captions, self._num_threads
+                )
+        return self._model
 
     def _finish(self, decoding):
         outcomes, images = [], []
@@ -170,10 +190,6 @@ class LocalEngine:
                 decoded, image = future.result()
             except ImageError as error:
                 outcomes.append(error)
-                continue
-            except (MemoryError, self._model._tf.errors.OpError) as error:
-                reason = f"it could not be resized: {' '.join(str(error).split())}"
-                outcomes.append(ImageError("photo", "failed", reason[:200]))
                 continue
             outcomes.append(Captioned(None, decoded.digest, decoded.thumbnail))
             if image is not None:
