@@ -1,6 +1,5 @@
 """Score captions on a dataset's split: `captioner evaluate`."""
 
-import dataclasses
 import importlib.metadata
 import pathlib
 import re
@@ -8,6 +7,7 @@ import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
+from captioner.evaluation import Evaluation
 from captioner.evaluation_report import write_report
 from captioner.image_captioner import ImageCaptioner
 from captioner.input_pipeline import image_batches
@@ -24,97 +24,22 @@ from captioner.metrics import (
     self_bleu,
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
-from captioner.predictions import Predictions, match_predictions, read_predictions
+from captioner.predictions import (
+    READERS,
+    Predictions,
+    match_predictions,
+    read_predictions,
+)
 from captioner.progress import progress_bar
 
 PREDICTIONS_FILE = "predictions.json"
-OTHER_FILE = "other_predictions.json"
+N_BEST_FILE = "n_best.json"
 REFERENCES_FILE = "references.json"
 SCORES_FILE = "scores.json"
 REPORT_FILE = "report.html"
-_FILES = (PREDICTIONS_FILE, OTHER_FILE, REFERENCES_FILE, SCORES_FILE, REPORT_FILE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found; `str(evaluation)` is a table for a terminal.
-
-    Attributes:
-        protocol: dict of what was measured how: preset or predictions, dataset,
-            split, number of images, left out and references, sampler, tokenizer,
-            versions of the metrics.
-        scores: dict of "bleu_1" to "bleu_4", "rouge_l", "cider" and "cider_plain",
-            and "meteor" and "spice" where they can be run; see `CaptionScorer`.
-        intervals: dict of the same names -> (low, high), the 95 % bootstrap interval.
-        scores_each: dict of image id -> dict of the same names: each caption by
-            itself.
-        captions: dict of image id -> caption.
-        caption_scores: dict of image id -> the captioner's own score, where known.
-        diversity: dict of how the captions are written; see `metrics.diversity`.
-            Where there are several captions of an image it has "n_best_self_bleu_4":
-            how much these resemble each other.
-        calibration: dict of whether the captioner's scores tell good captions from
-            bad ones by CIDEr; see `metrics.calibration`. None without such scores.
-        oracle: dict as `scores`, of the best of several captions of each image by
-            CIDEr. None where there is but one.
-        comparison: dict of metric -> how much higher it is than that of
-            `compare_with`; see `metrics.compare`. None without it.
-        other_captions: dict of image id -> dict of the "caption" of `compare_with`
-            and its "cider". None without it.
-        left_out: dict of image id -> reason, for photos without a caption.
-    """
-
-    protocol: dict
-    scores: dict
-    intervals: dict
-    scores_each: dict
-    captions: dict
-    caption_scores: dict
-    diversity: dict
-    calibration: dict | None
-    oracle: dict | None
-    comparison: dict | None
-    other_captions: dict | None
-    left_out: dict
-
-    def __str__(self):
-        width = max(20, *(len(name) + 2 for name in self.protocol))
-        lines = [f"{name:<{width}}{value}" for name, value in self.protocol.items()]
-        lines += ["", f"{'':20}{'score':>8}   95 % interval"]
-        for name, value in self.scores.items():
-            low, high = self.intervals[name]
-            lines.append(f"{name:<20}{value:8.4f}   {low:.4f} to {high:.4f}")
-        if self.comparison:
-            lines += ["", f"{'':20}{'other':>8}{'difference':>12}   95 % interval"]
-        for name, found in (self.comparison or {}).items():
-            low, high = found["interval"]
-            lines.append(
-                f"{name:<20}{found['other']:8.4f}{found['difference']:+12.4f}   "
-                f"{low:+.4f} to {high:+.4f}; better in {found['better']:.1%} of "
-                "resamples"
-            )
-        lines.append("")
-        for name, value in self.diversity.items():
-            if name == "lengths":
-                value = ", ".join(f"{n}: {count}" for n, count in value.items())
-            elif isinstance(value, float):
-                value = f"{value:.4f}"
-            lines.append(f"{name:<20}{'unknown' if value is None else value}")
-        if self.oracle:
-            lines += ["", "the best of several captions of each image by CIDEr"]
-            lines += [f"{name:<20}{value:8.4f}" for name, value in self.oracle.items()]
-        if self.calibration:
-            lines += ["", f"{'caption score':<20}{'CIDEr':>8}{'images':>8}"]
-            lines += [
-                f"{found['score']:<20.4f}{found['quality']:8.4f}{found['images']:8}"
-                for found in self.calibration["bins"]
-            ]
-            spearman = self.calibration["spearman"]
-            lines.append(
-                f"{'rank correlation':<20}"
-                + ("unknown" if spearman is None else f"{spearman:8.4f}")
-            )
-        return "\n".join(lines)
+OTHER = "other_"  # before the names of what `compare_with` wrote
+_NOT_ALWAYS = (N_BEST_FILE, OTHER + PREDICTIONS_FILE, OTHER + N_BEST_FILE)
+_FILES = (PREDICTIONS_FILE, REFERENCES_FILE, SCORES_FILE, REPORT_FILE, *_NOT_ALWAYS)
 
 
 def evaluate(
@@ -146,7 +71,9 @@ def evaluate(
         sampler: replaces that of the preset (or presets).
         output: folder for `predictions.json` (COCO results), `references.json`
             (COCO captions), which other tools can score, `scores.json`, and
-            `report.html`, which shows it all with the photos.
+            `report.html`, which shows it all with the photos. Where there are several
+            captions of an image, as by `BeamSampler(5, num_hypotheses=5)`, all are in
+            `n_best.json`, which can be scored again, too.
         overwrite: replace these files where they are there already.
         batch_size: photos at a time.
         compare_with: another preset or predictions, scored on the same images; its
@@ -192,8 +119,6 @@ def evaluate(
                 raise ValueError(
                     f"{output / name} exists; it is replaced only with overwrite."
                 )
-        if overwrite and compare_with is None:  # of an earlier comparison
-            (output / OTHER_FILE).unlink(missing_ok=True)
     written = [
         (
             source
@@ -215,9 +140,11 @@ def evaluate(
     if not references:
         raise ValueError(f"No photo of the {split} split of {dataset} can be read.")
     if output is not None:
+        for name in _NOT_ALWAYS:  # of an earlier evaluation
+            (output / name).unlink(missing_ok=True)
         # Predictions first, scores second: any other tool can score them too.
-        for name, predictions in zip((PREDICTIONS_FILE, OTHER_FILE), written):
-            _write_predictions(output / name, predictions, references)
+        for prefix, predictions in zip(("", OTHER), written):
+            _write_predictions(output, prefix, predictions, references)
         _write_references(output / REFERENCES_FILE, references)
 
     scorer = CaptionScorer(references, java_metrics)
@@ -255,15 +182,24 @@ def _name(source):
 
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
-    if not isinstance(source, ImageCaptioner):
-        try:
-            presets.find_preset(source)
-        except presets.PresetError:
-            path = pathlib.Path(source)
-            if not path.exists() or (path / presets.WEIGHTS_FILE).exists():
-                raise
-            return match_predictions(read_predictions(source), data, split)
+    if is_predictions(source):
+        return match_predictions(read_predictions(source), data, split)
     return ImageCaptioner.from_preset(source, sampler)
+
+
+def is_predictions(source):
+    """Whether captions are to be read there: it is no preset, and is called as a file
+    of captions is, or there is something."""
+    if isinstance(source, ImageCaptioner):
+        return False
+    try:
+        presets.find_preset(source)
+    except presets.PresetError:
+        path = pathlib.Path(source)
+        return path.suffix.lower() in READERS or (
+            path.exists() and not (path / presets.WEIGHTS_FILE).exists()
+        )
+    return False
 
 
 def _caption(captioner, examples, split, batch_size):
@@ -277,11 +213,12 @@ def _caption(captioner, examples, split, batch_size):
     )
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
         for indices, images in batches:
-            texts, log_probs = captioner.caption_batch(images)
-            for index, text, score in zip(indices.numpy(), texts, log_probs):
-                captions[examples[index]["image/id"]] = [text]
-                scores[examples[index]["image/id"]] = float(score)
-            bar.update(len(texts))
+            results = captioner.batch_results(images)
+            for index, result in zip(indices.numpy(), results):
+                image_id = examples[index]["image/id"]
+                captions[image_id] = [each.text for each in result.hypotheses]
+                scores[image_id] = result.score
+            bar.update(len(results))
     notes = {
         "captions": "free-running, from the photo alone",
         "sampler": type(captioner.sampler).__name__,
@@ -375,18 +312,19 @@ def _scores_json(evaluation):
     return {**evaluation.scores, **values}
 
 
-def _write_predictions(path, predictions, references):
-    rows = []
+def _write_predictions(output, prefix, predictions, references):
+    rows, n_best = [], []
     number = _id_writer(references)
     for image_id in references:
         texts = predictions.captions[image_id]
-        row = {"image_id": number(image_id), "caption": texts[0]}
-        if len(texts) > 1:
-            row["captions"] = texts
+        of, score = {"image_id": number(image_id)}, {}
         if image_id in predictions.scores:
-            row["score"] = predictions.scores[image_id]
-        rows.append(row)
-    presets.write_json(path, rows)
+            score = {"score": predictions.scores[image_id]}
+        rows.append({**of, "caption": texts[0], **score})
+        n_best.append({**of, "captions": texts, **score})
+    presets.write_json(output / f"{prefix}{PREDICTIONS_FILE}", rows)
+    if any(len(row["captions"]) > 1 for row in n_best):
+        presets.write_json(output / f"{prefix}{N_BEST_FILE}", n_best)
 
 
 def _write_references(path, references):

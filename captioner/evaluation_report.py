@@ -1,6 +1,7 @@
 """An evaluation as one HTML file that needs nothing else: no network, no other file."""
 
 import base64
+import collections
 import html
 import pathlib
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from captioner.image_files import ImageError, load_image
 from captioner.progress import progress_bar
+from captioner.svg_plots import bar_plot, interval_plot
 
 # So many photos at most, half of them the worst and half the best.
 MAX_IMAGES = 1000
 THUMBNAIL_SIZE = 160  # of the longer side, in pixels
+MAX_LENGTH = 40  # words of a caption; longer ones share a bar
 
 _NAMES = {
     "bleu_1": "BLEU-1",
@@ -33,7 +36,7 @@ _NAMES = {
     "repeated_words": "A word twice in a row",
     "repeated_phrases": "Three words twice",
     "self_bleu_4": "Self-BLEU-4",
-    "n_best_self_bleu_4": "Self-BLEU-4 among several of an image",
+    "n_best_self_bleu_4": "Self-BLEU-4 among those of an image",
 }
 _SHARES = ("copied", "bad_endings", "repeated_words", "repeated_phrases")
 
@@ -74,8 +77,11 @@ def write_report(path, evaluation, references, images):
         style=_STYLE,
         script=_SCRIPT,
         protocol=_table(evaluation.protocol.items()),
+        counts=_text(
+            "{images} images, {references} references".format(**evaluation.protocol)
+        ),
         scores=_scores(evaluation),
-        plots=_plots(evaluation),
+        captions=_captions(evaluation),
         images=_images(evaluation, references, images),
     )
     path = pathlib.Path(path)
@@ -115,14 +121,14 @@ def _scores(evaluation):
     head = ["", "score", "95 % interval"]
     if evaluation.oracle:
         head.append("best of several")
-    plot = _interval_plot(
+    plot = interval_plot(
         "Scores with their 95 % intervals",
         {
             _NAMES[name]: (value, *evaluation.intervals[name])
             for name, value in evaluation.scores.items()
         },
     )
-    scores = f"<div class=pair>{_table(rows, head)}{plot}</div>"
+    scores = f"<div class=pair>{_table(rows, head)}{plot}</div>{_missing(evaluation)}"
     if not evaluation.comparison:
         return scores
     rows = [
@@ -136,7 +142,7 @@ def _scores(evaluation):
         for name, found in evaluation.comparison.items()
     ]
     head = ("", "other", "difference", "95 % interval", "better in")
-    plot = _interval_plot(
+    plot = interval_plot(
         "Differences with their 95 % intervals; right of 0 is better",
         {
             _NAMES[name]: (found["difference"], *found["interval"])
@@ -150,25 +156,32 @@ def _scores(evaluation):
     )
 
 
-def _plots(evaluation):
+def _missing(evaluation):
+    """A line for each metric that could not be run, and why."""
+    return "".join(
+        f"<p class=facts>{_NAMES[name]} is {_text(evaluation.protocol[name])}</p>"
+        for name in ("meteor", "spice")
+        if str(evaluation.protocol[name]).startswith("missing")
+    )
+
+
+def _captions(evaluation):
+    """How the captions are written: plots, and a tile for each figure."""
     ciders = [scores["cider"] for scores in evaluation.scores_each.values()]
     top = max(1.0, float(np.ceil(max(ciders))))
     counts, edges = np.histogram(ciders, bins=20, range=(0, top))
-    parts = [
-        _bar_plot(
+    plots = [
+        bar_plot(
             "Images by the CIDEr of their caption",
             [(f"{a:.2f}", n) for a, n in zip(edges, counts.tolist())],
         ),
-        _bar_plot(
-            "Captions by their number of words",
-            [(str(n), c) for n, c in _every_length(evaluation.diversity["lengths"])],
-        ),
+        bar_plot("Captions by their number of words", _by_length(evaluation.diversity)),
     ]
     if evaluation.calibration:
         spearman = evaluation.calibration["spearman"]
         found = "none" if spearman is None else f"{spearman:.2f}"
-        parts.append(
-            _bar_plot(
+        plots.append(
+            bar_plot(
                 "Mean CIDEr of a fifth of the captions each, from the lowest to the "
                 f"highest score of the captioner; rank correlation {found}",
                 [
@@ -177,7 +190,7 @@ def _plots(evaluation):
                 ],
             )
         )
-    rows = []
+    tiles = []
     for name, value in evaluation.diversity.items():
         if name in _NAMES:
             if value is None:
@@ -186,75 +199,21 @@ def _plots(evaluation):
                 value = f"{value:.1%}"
             elif isinstance(value, float):
                 value = f"{value:.3f}"
-            rows.append((_NAMES[name], value))
-    return f"<div class=plots>{''.join(parts)}</div>{_table(rows)}"
-
-
-def _every_length(lengths):
-    """Lengths in between that no caption has are shown too, unless they are many."""
-    longest = max(lengths)
-    if longest > 60:
-        return list(lengths.items())[:60]
-    return [(n, lengths.get(n, 0)) for n in range(min(lengths), longest + 1)]
-
-
-def _bar_plot(title, bars):
-    """Upright bars, each a (label, value), as an SVG figure."""
-    width, height, foot = 480, 180, 18
-    highest = max(value for _, value in bars) or 1
-    step = width / len(bars)
-    every = -(-len(bars) // 10)  # no more labels than fit
-    shapes = []
-    for index, (label, value) in enumerate(bars):
-        tall = value / highest * (height - 16)
-        shown = value if isinstance(value, int) else f"{value:.3f}"
-        shapes.append(
-            f"<rect x={index * step + 1:.1f} y={height - tall:.1f} "
-            f"width={max(step - 2, 1):.1f} height={tall:.1f}>"
-            f"<title>{_text(label)}: {shown}</title></rect>"
-        )
-        if index % every == 0:
-            x = (index + 0.5) * step
-            shapes.append(f"<text x={x:.1f} y={height + 13}>{_text(label)}</text>")
-        if value == highest:
-            x, y = (index + 0.5) * step, height - tall - 4
-            shapes.append(f"<text x={x:.1f} y={y:.1f}>{shown}</text>")
-    return _figure(title, width, height + foot, shapes)
-
-
-def _interval_plot(title, rows):
-    """A line from low to high and a dot, for each of {name: (value, low, high)}."""
-    row_height, left, right = 22, 96, 470
-    ends = [number for row in rows.values() for number in row]
-    lowest, highest = min(0.0, *ends), max(*ends, 1e-9)
-    margin = 0.03 * (highest - lowest)
-
-    def at(value):
-        share = (value - lowest + margin) / (highest - lowest + 2 * margin)
-        return f"{left + share * (right - left):.1f}"
-
-    bottom = row_height * len(rows)
-    shapes = [f"<line class=zero x1={at(0)} x2={at(0)} y1=0 y2={bottom} />"]
-    for index, (name, (value, low, high)) in enumerate(rows.items()):
-        y = (index + 0.5) * row_height
-        shapes.append(
-            f"<text class=name x={left - 8} y={y + 4}>{_text(name)}</text>"
-            f"<line x1={at(low)} x2={at(high)} y1={y} y2={y} />"
-            f"<circle cx={at(value)} cy={y} r=4>"
-            f"<title>{_text(name)}: {value:.4f}, {low:.4f} to {high:.4f}</title>"
-            "</circle>"
-        )
-    for value in {lowest, 0.0, highest}:
-        shapes.append(f"<text x={at(value)} y={bottom + 13}>{value:.2f}</text>")
-    return _figure(title, 480, bottom + 18, shapes)
-
-
-def _figure(title, width, height, shapes):
+            tiles.append(f"<div><dt>{_NAMES[name]}</dt><dd>{_text(value)}</dd></div>")
     return (
-        f"<figure><figcaption>{_text(title)}</figcaption>"
-        f'<svg viewBox="0 0 {width} {height}" role=img aria-label="{_text(title)}">'
-        f"{''.join(shapes)}</svg></figure>"
+        f"<div class=plots>{''.join(plots)}</div><dl class=tiles>{''.join(tiles)}</dl>"
     )
+
+
+def _by_length(diversity):
+    """Bars from the shortest caption to the longest; all long ones are one bar."""
+    counts = collections.Counter()
+    for length, count in diversity["lengths"].items():
+        counts[min(length, MAX_LENGTH)] += count
+    bars = [(str(n), counts[n]) for n in range(min(counts), max(counts) + 1)]
+    if MAX_LENGTH in counts:
+        bars[-1] = (f"{MAX_LENGTH}+", counts[MAX_LENGTH])
+    return bars
 
 
 def _images(evaluation, references, images):
@@ -354,11 +313,18 @@ details th, details td { white-space: normal; overflow-wrap: anywhere; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, 22rem), 1fr)); }
 figure { margin: 0 0 1rem; max-width: 34rem; }
+.tiles { display: grid; gap: .5rem; margin: 0 0 1.2rem;
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+.tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end;
+  padding: .5rem .7rem; background: var(--card); border-radius: .5rem; }
+.tiles dd { margin: 0; font-size: 1.15rem; font-variant-numeric: tabular-nums; }
+.tiles dt { color: var(--soft); font-size: .85rem; }
 figcaption, .facts { color: var(--soft); font-size: .85rem; }
 svg { width: 100%; height: auto; overflow: visible; }
 svg rect, svg circle { fill: var(--mark); }
 svg line { stroke: var(--mark); stroke-width: 2; }
-svg line.zero { stroke: var(--line); stroke-width: 1; }
+svg line.grid { stroke: var(--line); stroke-width: .5; }
+svg line.zero { stroke: var(--soft); stroke-width: 1; }
 svg text { fill: var(--soft); font-size: 11px; text-anchor: middle; }
 svg text.name { text-anchor: end; fill: var(--text); }
 form { position: sticky; top: 0; display: flex; flex-wrap: wrap; gap: .5rem;
@@ -376,6 +342,7 @@ article img, .absent { flex: none; width: 8rem; height: auto; align-self: flex-s
   border-radius: .3rem; }
 .absent { color: var(--soft); border: 1px dashed var(--line); padding: 2rem .5rem;
   text-align: center; }
+article > div:last-child { flex: 1; min-width: 0; max-height: 32rem; overflow-y: auto; }
 article p { margin: 0 0 .3rem; } article ul { margin: .3rem 0; padding-left: 1.1rem;
   font-size: .9rem; }
 .caption { font-weight: 600; } .other { font-style: italic; }
@@ -435,10 +402,11 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <h1>{title}</h1>
-<p class=facts>CIDEr is CIDEr-D, as everybody reports it. An interval holds 95 % of the
-scores of as many images drawn with replacement.</p>
+<p class=facts>{counts}. CIDEr is CIDEr-D, as everybody reports it. An interval holds
+95 % of the scores of as many images drawn with replacement.</p>
 {scores}
-{plots}
+<h2>How the captions are written</h2>
+{captions}
 <details><summary>Protocol</summary>{protocol}</details>
 {images}
 <script>{script}</script>

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import sys
 
 import keras
@@ -172,12 +173,15 @@ class FeatureCache:
         # Named by what is in it, so that two runs at once never share a name.
         name = hashlib.sha256("".join(contents).encode()).hexdigest()[:16]
         path = self.folder / f"features-{name}.npy"
-        temporary = path.with_suffix(".npy.part")
-        with open(temporary, "wb") as file:
-            np.save(file, np.stack(features))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")
+        try:
+            with open(temporary, "wb") as file:
+                np.save(file, np.stack(features))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         write_json(path.with_suffix(".json"), contents)
         self._open_shard(path.with_suffix(".json"))
 

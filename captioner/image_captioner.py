@@ -302,6 +302,11 @@ class ImageCaptioner:
         scores, float32 (B,)."""
         return self.caption_features(self._encode(images))
 
+    def batch_results(self, images):
+        """As `caption_batch`, with all that is known: a list of B `GenerateResult`."""
+        texts, output = self._generate(_float32(self._encode(images)))
+        return list(self._results(texts.numpy(), output, [None] * len(texts)))
+
     def caption_features(self, image_features):
         """Image features, (B, P, E) -> list of B captions, and their scores."""
         if not len(tf.nest.flatten(image_features)[0]):
@@ -443,10 +448,9 @@ class ImageCaptioner:
             presets.write_json(folder / presets.CONFIG_FILE, config)
             (folder / "assets").mkdir()
             self.preprocessor.tokenizer.save_assets(folder / "assets")
-            weights = folder / presets.WEIGHTS_FILE
-            _save_weights(self.caption_model, weights)
-            if dtype == "float16":
-                presets.shrink_weights(weights)
+            presets.save_weights(
+                self.caption_model, folder / presets.WEIGHTS_FILE, dtype
+            )
             for name, value in (("recipe.json", recipe), ("scores.json", scores)):
                 if value is not None:
                     presets.write_json(folder / name, value)
@@ -494,12 +498,3 @@ def _check_image_size(backbone_size, converter_size):
             f"The backbone takes photos of {tuple(backbone_size)} pixels. "
             f"Received: image_converter.image_size={tuple(converter_size)}"
         )
-
-
-def _save_weights(model, path):
-    # The weights alone: a compiled model's file would have the optimizer too.
-    optimizer, model.optimizer = getattr(model, "optimizer", None), None
-    try:
-        model.save_weights(path)
-    finally:
-        model.optimizer = optimizer

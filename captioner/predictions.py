@@ -61,11 +61,11 @@ def read_predictions(path):
     | `.csv`, `.tsv` | a table with a header |
     | a folder | `photo.txt` for each photo, one caption a line, the best first |
 
-    The image of an object or a row is `image_id`, `image`, `path` or `file_name`: a
-    text or a whole number. Its caption is `caption`, or in JSON `captions`, a list with
-    the best first. It may have a `score`, and an `error` instead of a caption, as
-    `captioner caption` writes them. Start and end markers ("<s>", "<end>", "endseq",
-    ...) and what follows an end are cut from captions.
+    The image of an object or a row is `image_id`, or else `image`, `path` or
+    `file_name`: a text or a whole number. Its caption is `caption`, or in JSON
+    `captions`, a list with the best first. It may have a `score`, and an `error`
+    instead of a caption, as `captioner caption` writes them. Start and end markers
+    ("<s>", "<end>", "endseq", ...) and what follows an end are cut from captions.
 
     Args:
         path: str or path.
@@ -90,12 +90,12 @@ def read_predictions(path):
         rows = _read_folder(path)
     else:
         suffix = path.suffix.lower()
-        if suffix not in _READERS:
+        if suffix not in READERS:
             raise ValueError(
                 f"{path}: predictions are a folder of .txt files, or a file that ends "
-                f"in {', '.join(_READERS)}."
+                f"in {', '.join(READERS)}."
             )
-        rows = _READERS[suffix](path)
+        rows = READERS[suffix](path)
     captions, scores, errors, places = {}, {}, {}, {}
     num_stripped = 0
     for place, row in rows:
@@ -108,7 +108,7 @@ def read_predictions(path):
             )
         places[image_id] = place
         if row.get("error"):
-            errors[image_id] = str(row["error"])
+            errors[image_id] = " ".join(str(row["error"]).split())
             continue
         texts = _captions(row, where)
         stripped = [_strip_markers(text) for text in texts]
@@ -218,6 +218,9 @@ def _read_csv(path):
             f"{path} needs a header with the columns image_id and caption. "
             f"Received: {header.strip()[:80]!r}"
         )
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise ValueError(f"{path} has two columns {' and '.join(sorted(twice))!r}.")
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         for row in rows:
@@ -258,12 +261,15 @@ def _read_text(path):
         with open(
             path, encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as file:
-            return file.read()
+            text = file.read()
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+    if text.startswith(("\udcff\udcfe", "\udcfe\udcff")):  # as Excel may write it
+        raise ValueError(f"{path} is UTF-16; predictions are UTF-8.")
+    return text
 
 
-_READERS = {
+READERS = {
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,

@@ -17,11 +17,14 @@ is ever run as code.
 import contextlib
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
+import zipfile
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -165,6 +168,10 @@ def new_preset(path):
             shutil.rmtree(old)
         else:
             temporary.rename(path)
+    except OSError as error:  # of a full disk, say, and of a file that nobody named
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -208,8 +215,31 @@ def versions():
     }
 
 
-def shrink_weights(path):
-    """Rewrite a `.weights.h5` file at about half its size.
+def save_weights(model, path, dtype="float32"):
+    """Write the weights of a Keras model as `model.save_weights` does, on a disk that
+    may be full: there HDF5 leaves behind files that it can neither write nor close,
+    and crashes the process with them later. So they are put together in memory.
+
+    Args:
+        model: the weights of its optimizer are left out.
+        path: a `.weights.h5` file.
+        dtype: "float32", or "float16", see `shrink_weights`.
+    """
+    path = pathlib.Path(path)
+    whole = path.with_name(f"{secrets.token_hex(8)}.keras")
+    optimizer, model.optimizer = getattr(model, "optimizer", None), None
+    try:
+        model.save(whole)  # unlike `save_weights`, it writes from memory
+        with zipfile.ZipFile(whole) as archive:
+            weights = archive.read(WEIGHTS_FILE)
+    finally:
+        model.optimizer = optimizer
+        whole.unlink(missing_ok=True)
+    path.write_bytes(shrink_weights(weights) if dtype == "float16" else weights)
+
+
+def shrink_weights(weights):
+    """The bytes of a `.weights.h5` file -> those of one about half the size.
 
     Large tensors become float16; Keras casts them back when it loads the file.
     Those of up to 4,096 numbers (norms, biases) stay exact: they are a small part
@@ -218,9 +248,8 @@ def shrink_weights(path):
     # Here and not above: the rest of this file answers `captioner presets` fast.
     import h5py
 
-    path = pathlib.Path(path)
-    temporary = path.with_suffix(".part")
-    with h5py.File(path) as source, h5py.File(temporary, "w") as target:
+    shrunk = io.BytesIO()
+    with h5py.File(io.BytesIO(weights)) as source, h5py.File(shrunk, "w") as target:
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
@@ -234,13 +263,14 @@ def shrink_weights(path):
 
         target.attrs.update(source.attrs)
         source.visititems(copy)
-    temporary.replace(path)
+    return shrunk.getvalue()
 
 
 def write_json(path, value):
     """Write JSON so that the file is there whole or not at all."""
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    # A name that nobody has: two runs may write into one folder.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         # A file name that is no text comes as surrogates, and as JSON's escapes out.
         temporary.write_text(

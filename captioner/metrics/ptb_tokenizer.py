@@ -55,6 +55,8 @@ _REPLACED = {
     "&lt;": "<",
     "&nbsp;": "",
     "&quot;": "''",
+    "&mdash;": "--",
+    "&ndash;": "--",
     "(": "-LRB-",
     ")": "-RRB-",
     "[": "-LSB-",
@@ -74,6 +76,18 @@ _SYMBOLS = (
     "\u0080\u0085\u0091-\u0094\u0096\u0097"
 )
 _SYMBOL = re.compile(f"[{_SYMBOLS}]")
+# Of the marks that combine with letters, those that it knows; the vowel signs of many
+# scripts (Khmer, Burmese, Tibetan, some Indic ones) are dropped.
+_MARKS = re.compile(
+    "[\u0300-\u05c7\u0615-\u065e\u0670-\u07f3\u0900-\u0903\u093c-\u094e"
+    "\u0951-\u0955\u0962-\u09e3\u0a01-\u0a4d\u0a81-\u0acd\u0b82-\u0bcd"
+    "\u0c01-\u0c03\u0c3e-\u0c56\u0d3e-\u0d48\u0e31-\u0ecd\u1885\u1886]"
+)
+# Signs that are letters to it.
+_LETTER_SIGNS = (
+    "\u02c2-\u02ff\u0375\u0384\u0385\u03f6\u055a-\u055f\u06dd\u06de\u06e9\u06fd\u06fe"
+    "\u070f"
+)
 
 # --------------------------------------------------------------------------------
 # Words that are treated specially.
@@ -109,8 +123,6 @@ _SPLIT_WORDS = {
     "wanna": 3,
     "'tis": 2,
     "'twas": 2,
-    "\u2019tis": 2,
-    "\u2019twas": 2,
 }
 
 # Words, with or without hyphens, and commas and periods at their ends: what most
@@ -148,37 +160,43 @@ def _rules(is_ascii):
         category = unicodedata.category(character)
         if category == "Nd":
             digits.append(character)
-        elif category in ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc"):
-            # Variation selectors, which follow an emoji, are unknown to Java.
-            if not "\ufe00" <= character <= "\ufe0f":
-                letters.append(character)
-    letters, digits = _ranges(letters), _ranges(digits)
+        elif category in ("Lu", "Ll", "Lt", "Lm", "Lo"):
+            letters.append(character)
+        elif category in ("Mn", "Mc") and _MARKS.match(character):
+            letters.append(character)
+    letters, digits = _LETTER_SIGNS + _ranges(letters), _ranges(digits)
     # A soft hyphen is part of its word until the word is known.
     letter = f"[A-Za-z\u00ad{letters}]"
     digit = f"[0-9{digits}]"
     word = f"[A-Za-z0-9\u00ad{letters}{digits}]"
-    apostrophe = "['\u2019\u0092]"
+    curly = "(?:[\u2019\u0092]|&apos;)"
+    apostrophe = f"(?:'|{curly})"
     hyphen = "[-\u2010\u2011\u058a]"
     names = f"{word}+(?:_{word}+)*"
     elision = f"[dol]{apostrophe}(?={letter})"
     number = f"(?:{digit}*(?:[.:,\u066b\u066c]{digit}+)+|{digit}+)"
+    tag = "[a-z][a-z0-9.:_-]*"
+    attribute = rf"""\s+{tag}(?:\s*=\s*(?:"[^"]*"|'[^']*'))?"""
     starters = "|".join(map(re.escape, _SENTENCE_STARTERS))
     acronym = r"[A-Za-z](?:\.[A-Za-z])+"
     patterns = (
-        # <b>  </b>  <img src="x">
-        r"<[!?]?[a-z][^<>]*>|</[a-z][^<>]*>",
-        # http://a.b/c  www.example.com  me@example.com  @someone  #tag
+        # <b>  </b>  <img src="x">  <!doctype html>  <!-- a comment -->
+        rf"<{tag}(?:{attribute})*\s*/?\s*>|</{tag}\s*>",
+        r"<[!?][a-z][^<>]*>|<!--[^>]*>",
+        # http://a.b/c  www.example.com  me@example.com  @someone  #tag. Addresses
+        # end: else a caption without spaces would take the square of its length.
         r"www\.(?:[a-z0-9_-]+\.)*[a-z]{2,}",
+        r"www\.(?:[a-z0-9_-]+\.)+[a-z]{2,4}/[^\s\"<>|()]*[^\s\"<>|().!?,;:'-]",
         r"https?://[^\s\"<>|()]+[^\s\"<>|().!?,;:'-]",
         r"(?:[a-z0-9_-]+\.)+(?:com|net|org|edu)/[^\s\"<>|()]*[^\s\"<>|().!?,;:'-]",
-        r"[a-z0-9][^\s\"<>|(){}]*@(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.,;:!?']+",
+        r"<?[a-z0-9][^\s\"<>|(){}]{0,254}@"
+        r"(?:[^\s\"<>|(){}.]+\.)*[^\s\"<>|(){}.,;:!?']+>?",
         r"@[a-z_][a-z_0-9]*",
         rf"\#{letter}+",
         # do|n't  it|'s  they|'re
-        rf"{letter}*(?!n){letter}n{apostrophe}t(?!{letter})",
-        rf"n{apostrophe}t(?!{letter})",
+        rf"(?:{letter}*(?!n){letter})?n(?:{apostrophe}|`)t(?!{letter})",
         rf"'(?:[msd]|ll|re|ve)(?!{letter})",
-        r"[\u2019\u0092](?:[msd]|ll|re|ve)",
+        rf"{curly}(?:[msd]|ll|re|ve)",
         # o'clock  d'Artagnan  O'Neil  ma'am  ol'  rock|'n'|roll  '70s
         rf"{letter}(?:{letter}|{hyphen})*[aeiouy]{apostrophe}"
         rf"(?!(?:[msd]|ll|re|ve)(?!{letter}))(?-i:[aeiouA-Z]){letter}*",
@@ -187,9 +205,7 @@ def _rules(is_ascii):
         rf"{apostrophe}(?:[0-9][0-9](?=\s|$)|[2-9]0s)",
         rf"[ldj]{apostrophe}|y{apostrophe}(?={letter})",
         rf"(?:ol|dunkin|somethin){apostrophe}(?!{letter}{{2}})",
-        rf"(?:cap{apostrophe}n|c{apostrophe}mon|s{apostrophe}mores)",
-        rf"(?:e{apostrophe}er|ev{apostrophe}ry|li{apostrophe}l|nat{apostrophe}l)",
-        rf"{apostrophe}t(?:is|was)",
+        rf"cap{apostrophe}n|c'mon|c'est|s'mores|e'er|ev'ry|li'l|nat'l|'t(?:is|was)",
         # dog  a_b  well-known  3-year-old  U.S.-led  and/or  dog.jpg
         names,
         rf"(?:{names}|[a-z0-9][a-z0-9.,]*|{elision}{names})"
@@ -197,9 +213,10 @@ def _rules(is_ascii):
         rf"{word}+(?:{hyphen}{letter}+)*(?:/{word}+(?:{hyphen}{letter}+)*){{1,2}}",
         rf"{letter}{word}*(?:[.!?]{letter}{word}*)+",
         # AT&T  (capitals only)
-        r"(?-i:[A-Z]+(?:&[A-Z]+)+)",
-        # 3.5  1,000  10:30  .5  -10
+        r"(?-i:[A-Z]+)(?:&(?:amp;)?(?-i:[A-Z]+))+",
+        # 3.5  1,000  10:30  .5  -10  1-1/2
         rf"[-+]?{number}",
+        r"(?:[0-9]{1,4}-)?[0-9]{1,4}[/\u2044][0-9]{1,4}(?![0-9])",
         # U.S.  a.m.  Mr.  No. 5
         rf"(?:{acronym}|ph\.d)\.",
         rf"(?:{'|'.join(_ABBREVIATIONS)})\.",
@@ -207,19 +224,22 @@ def _rules(is_ascii):
         rf"(?:{'|'.join(_BEFORE_NUMBER)})\.(?=\s*[0-9])",
         rf"[a-z]\.(?!\s*$|\s+(?-i:{starters})(?:\s|$))",
         rf"(?:{word}+{hyphen})*{word}+\.(?=[,;:])",
-        # !!  ?!  ...  --  ####  US$  :-)
-        r"[!?]+|\.{3,4}|\.(?: \.){2,3}|-{2,}|\#{2,}|_+|\*\*|(?-i:US)\$|c(?:\+\+|\#)",
+        # !!  ?!  ...  --  ####  <<  US$  C++  :-)
+        r"[!?]+|\.{3,4}|\.(?: \.){2,3}|-{2,}|\#{2,}|_+|\*{2,}|@{2,}|<<|>>",
+        r"(?-i:[A-Z]+)\$|c\+\+|[cf]\#",
         r"''|``|-[lr][crs]b-",
         # (555) 555-5555
         r"\([0-9]{3}\)\s?[0-9]{3}-[0-9]{4}",
-        r"&(?:amp|apos|gt|lt|nbsp|quot|\#[0-9]+);",
-        r">?[:;=][-o']?[()\[\]{|\\dp](?![a-z0-9])|\(?\^_\^\)?|t_t|>_<|['-]_['-]",
+        r"&(?:amp|apos|gt|lt|mdash|nbsp|ndash|quot|\#[0-9]+);",
+        r">?[:;=][-o']?(?:[()\[\]{|\\dp@]|(?-i:O))(?![a-z0-9])",
+        r"\(?\^_\^\)?|t_t|>_<|['-]_['-]",
     )
     return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
 
-_NOT = re.compile("(.*)n['\u2019\u0092]t", re.IGNORECASE)
-_CLITIC = re.compile("[\u2019\u0092](?=(?:[msd]|ll|re|ve)$)", re.IGNORECASE)
+_NOT = re.compile("(.*)n(?:['\u2019\u0092]|(`)|&apos;)t", re.IGNORECASE)
+_CLITIC = re.compile("(?:[\u2019\u0092]|&apos;)([msd]|ll|re|ve)", re.IGNORECASE)
+_AMPERSAND = re.compile("&amp;", re.IGNORECASE)
 
 
 def _normalize(token):
@@ -227,7 +247,7 @@ def _normalize(token):
     negated = _NOT.fullmatch(token)
     if negated:
         yield negated[1]
-        yield "n't"
+        yield "n`t" if negated[2] else "n't"
     elif token.lower() in _SPLIT_WORDS:
         split = _SPLIT_WORDS[token.lower()]
         yield token[:split]
@@ -238,12 +258,13 @@ def _normalize(token):
         yield "..."
     elif token.lower() in _REPLACED:
         yield _REPLACED[token.lower()]
+    elif clitic := _CLITIC.fullmatch(token):
+        yield f"'{clitic[1]}"
     else:
         token = token.replace("\u00ad", "")
         if not token.startswith("<"):
             token = token.replace("(", "-LRB-").replace(")", "-RRB-")
-        if token[:1] in "\u2019\u0092":
-            token = _CLITIC.sub("'", token)
+            token = _AMPERSAND.sub("&", token)
         yield token
 
 
@@ -288,9 +309,10 @@ def ptb_tokenize(caption):
     Known differences: Java looks past the end of a caption into the next one of its
     file, so that the period of a last "plan B." depends on how the next one begins;
     here every caption stands alone, and such a period ends it, as before a caption
-    that begins with "A" or "The". Some scripts (Khmer, Burmese, Tibetan, parts of the
-    Indic ones), whose vowel signs Java drops, keep them. Rare forms without spaces
-    (e-mail addresses with signs, file names, emoticons) may split elsewhere.
+    that begins with "A" or "The". What Java's file takes for the end of a line, such
+    as U+2028, is a space here. Letters newer than Unicode 6 are letters here, dropped
+    there; a mark after a digit, a hyphen after a letter with a mark, HTML's accented
+    letters (`&eacute;`), and "cannot's" and its like may split elsewhere.
 
     Args:
         caption: str, one caption as people wrote it.
