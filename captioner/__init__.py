@@ -27,7 +27,9 @@ _HOMES = {
     "CaptionCrossentropy": "caption_crossentropy",
     "CaptionModel": "caption_model",
     "CaptionPreprocessor": "preprocessor",
+    "CaptionResult": "caption_result",
     "CaptionScorer": "metrics",
+    "CaptionStyle": "caption_style",
     "Constraints": "samplers",
     "DiverseBeamSampler": "samplers",
     "EnsembleCaptioner": "ensemble_captioner",
@@ -51,6 +53,7 @@ _HOMES = {
     "caption": "caption",
     "evaluate": "evaluate",
     "export": "export",
+    "merge": "merge",
     "train": "train",
 }
 _SUBPACKAGES = ("backbones", "datasets", "decoders", "metrics", "samplers")

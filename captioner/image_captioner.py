@@ -270,6 +270,10 @@ class ImageCaptioner:
         side = math.isqrt(positions)
         return (side, side) if side * side == positions else (1, positions)
 
+    def encode(self, images):
+        """Converted photos, float32 (B, H, W, 3) -> image features (B, P, E)."""
+        return self._encode(images)
+
     def caption_batch(self, images):
         """Converted photos, float32 (B, H, W, 3) -> list of B captions, and their
         scores, float32 (B,)."""

@@ -2,7 +2,8 @@
 
 Upright by the EXIF orientation, 16 bits scaled to 8, alpha laid over white; and one
 clear error for whatever is no picture. `image_decoder.py` gives the same pixels
-inside a graph.
+inside a graph. TensorFlow is loaded for CMYK JPEGs alone, so that a process that
+decodes starts at once and stays small.
 """
 
 import ctypes
@@ -11,13 +12,12 @@ import stat
 import threading
 import zlib
 
-MAX_PIXELS = 178_956_970  # where Pillow, too, calls a file a decompression bomb
-# OpenCV reads this once, when it is imported.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+# OpenCV reads this once, when it is imported. Unless it is set, a picture may have as
+# many pixels as for Pillow, which calls one with more a decompression bomb.
+MAX_PIXELS = int(os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970"))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # a bad picture is an `ImageError` here
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -33,7 +33,14 @@ SIGNATURES = {  # only to say "damaged JPEG" rather than "not an image"
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"#?": "HDR",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\x59\xa6\x6a\x95": "Sun raster",
+    b"\x76\x2f\x31\x01": "EXR",
 }
+# Brands of the `ftyp` box that AVIF and HEIC begin with.
+AVIF_BRANDS = (b"avif", b"avis")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 ORIENTATION_TAG = 0x0112
 SHORT = 3  # the TIFF type of the orientation: an unsigned 16-bit number
 
@@ -46,9 +53,9 @@ class ImageError(ValueError):
     Attributes:
         name: the path, or "image bytes" or "image array".
         reason: the message without the name.
-        kind: "empty", "truncated", "not_an_image", "too_large", "unreadable" or
-            "missing". Damaged and unsupported files of a known format are
-            "truncated".
+        kind: "empty", "truncated", "not_an_image", "too_large", "unsupported" (HEIC
+            without its extra), "unreadable" or "missing". Damaged files of a known
+            format, and those of a kind that is not read, are "truncated".
     """
 
     def __init__(self, name, kind, reason):
@@ -164,9 +171,9 @@ def read_image_file(name):
 
 def _decode_file(data, name):
     """Image file -> upright array, grey or RGB, with or without alpha."""
-    format_name = next((f for s, f in SIGNATURES.items() if data.startswith(s)), None)
-    if format_name == "WebP" and data[8:12] != b"WEBP":  # sound and video are RIFF, too
-        format_name = None
+    format_name = _format_name(data)
+    if format_name == "HEIC":
+        return _decode_heic(data, name)
     exif, num_channels, transparent_grey = b"", 0, None
     if format_name == "JPEG":
         exif, num_channels = _read_jpeg_header(data, name)
@@ -176,7 +183,7 @@ def _decode_file(data, name):
         with _muted_decoders:
             if num_channels == 4:
                 # OpenCV takes every CMYK JPEG for an inverted one. BGR, as its own.
-                pixels = decode_jpeg_pixels(data).numpy()[..., ::-1]
+                pixels = _decode_cmyk(data)
                 kinds = blocks = ()
             else:
                 pixels, kinds, blocks = cv2.imdecodeWithMetadata(
@@ -186,8 +193,8 @@ def _decode_file(data, name):
         if error.code == cv2.Error.StsNoMem or "MAX_IMAGE" in str(error):
             raise _too_large(name) from error
         pixels = None
-    except tf.errors.InvalidArgumentError:
-        pixels = None
+    except MemoryError as error:
+        raise _too_large(name) from error
     if pixels is None and format_name is None:
         raise ImageError(name, "not_an_image", "not an image of a known format")
     if pixels is None:
@@ -211,7 +218,111 @@ def _decode_file(data, name):
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     if cv2.IMAGE_METADATA_EXIF in kinds and not exif:
         exif = blocks[list(kinds).index(cv2.IMAGE_METADATA_EXIF)].tobytes()
+    if format_name == "AVIF":
+        turns, mirror = _avif_transform(data)
+        if turns or mirror is not None:  # they count, and EXIF then does not
+            pixels = np.rot90(pixels, turns)
+            return pixels if mirror is None else np.flip(pixels, mirror)
     return _upright(pixels, _orientation(exif))
+
+
+def _format_name(data):
+    """What a file says that it is, or None."""
+    if data[4:8] == b"ftyp":
+        size = int.from_bytes(data[:4], "big")
+        brands = [
+            data[8:12],
+            *(data[at : at + 4] for at in range(16, min(size, 256), 4)),
+        ]
+        if any(brand in AVIF_BRANDS for brand in brands):
+            return "AVIF"
+        return "HEIC" if any(brand in HEIC_BRANDS for brand in brands) else None
+    if data[:1] == b"P" and data[1:2] in b"1234567" and data[2:3].isspace():
+        return "PNM"
+    format_name = next((f for s, f in SIGNATURES.items() if data.startswith(s)), None)
+    if format_name == "WebP" and data[8:12] != b"WEBP":  # sound and video are RIFF, too
+        return None
+    return format_name
+
+
+def _decode_cmyk(data):
+    """The BGR pixels of a CMYK JPEG, or None."""
+    import tensorflow as tf
+
+    try:
+        return decode_jpeg_pixels(data).numpy()[..., ::-1]
+    except tf.errors.InvalidArgumentError:
+        return None
+
+
+def _decode_heic(data, name):
+    """The pixels of a HEIC file, upright, with `captioner[heic]`."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        reason = "a HEIC file; `pip install captioner[heic]` reads those"
+        raise ImageError(name, "unsupported", reason) from error
+    try:
+        heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True)
+        if heif.size[0] * heif.size[1] > MAX_PIXELS:
+            raise _too_large(name)
+        return np.asarray(heif)  # libheif has turned it upright
+    except MemoryError as error:
+        raise _too_large(name) from error
+    except (ValueError, RuntimeError, OSError, EOFError, SyntaxError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise _damaged(name, "HEIC") from error
+
+
+def _boxes(data, start, end):
+    """The boxes between two places of an ISO media file: (type, start, end)."""
+    while start + 8 <= end:
+        size, begin = int.from_bytes(data[start : start + 4], "big"), 8
+        kind = data[start + 4 : start + 8]
+        if size == 1:
+            size, begin = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        size = size or end - start
+        if size < begin or start + size > end:
+            return
+        yield kind, start + begin, start + size
+        start += size
+
+
+def _avif_transform(data):
+    """How an AVIF is to be shown: anticlockwise quarter turns, and then the axis along
+    which it is mirrored, or None (ISO 23008-12, `irot` and `imir`)."""
+
+    def box(name, start, end):
+        boxes = ((b, e) for kind, b, e in _boxes(data, start, end) if kind == name)
+        return next(boxes, (end, end))
+
+    def number(at, size):
+        return int.from_bytes(data[at : at + size], "big")
+
+    start, end = box(b"meta", 0, len(data))
+    meta = start + 4, end
+    at, _ = box(b"pitm", *meta)
+    primary = number(at + 4, 4 if number(at, 1) else 2)
+    properties = box(b"iprp", *meta)
+    known = list(_boxes(data, *box(b"ipco", *properties)))
+    at, end = box(b"ipma", *properties)
+    id_size, index_size = 4 if number(at, 1) else 2, 1 + (number(at + 3, 1) & 1)
+    turns, mirror, at = 0, None, at + 8
+    while at < end:
+        item, count = number(at, id_size), number(at + id_size, 1)
+        at += id_size + 1
+        for at in range(at, at + count * index_size, index_size):
+            # The highest bit only says that it is essential.
+            index = number(at, index_size) & (1 << 8 * index_size - 1) - 1
+            if item == primary and 0 < index <= len(known):
+                kind, start, _ = known[index - 1]
+                if kind == b"irot":
+                    turns = number(start, 1) & 3
+                elif kind == b"imir":
+                    mirror = number(start, 1) & 1
+        at += index_size if count else 0
+    return turns, mirror
 
 
 def _damaged(name, format_name):
@@ -354,5 +465,7 @@ def _to_rgb(pixels, name):
 
 def decode_jpeg_pixels(image_bytes):
     """JPEG bytes -> uint8 RGB (H, W, 3) as TF ops, orientation not yet applied."""
+    import tensorflow as tf
+
     # TensorFlow's default DCT is a faster one, and off by up to 3 from OpenCV's.
     return tf.io.decode_jpeg(image_bytes, channels=3, dct_method="INTEGER_ACCURATE")

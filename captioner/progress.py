@@ -1,10 +1,13 @@
 """How far long work has come: a bar on a terminal, plain lines elsewhere."""
 
+import json
 import sys
+import time
 
 from tqdm import tqdm
 
 LINE_INTERVAL = 30  # seconds between two lines
+PROGRESS_MODES = ("auto", "json", "none")
 
 
 def progress_bar(desc, total, initial=0, unit="photo"):
@@ -43,3 +46,95 @@ class _Lines:
 
     def flush(self):
         sys.stderr.flush()
+
+
+class RunProgress:
+    """How far a run over photos has come: rate, time left, failures.
+
+    Args:
+        mode: "auto" (a bar on a terminal, plain lines elsewhere), "json" (an object a
+            line on standard error) or "none".
+        total: how many photos there are, or None; it may be set later.
+
+    Example:
+
+    >>> with RunProgress("auto", 3) as progress:
+    ...     progress.update(done=2, failed=1)
+    """
+
+    def __init__(self, mode="auto", total=None):
+        if mode not in PROGRESS_MODES:
+            raise ValueError(
+                f"progress must be one of {', '.join(PROGRESS_MODES)}. "
+                f"Received: progress={mode}"
+            )
+        self.total = total
+        self.done = self.failed = self.known = 0
+        self._mode, self._bar = mode, None
+        if mode == "auto" and sys.stderr.isatty():
+            self._bar = tqdm(
+                desc="captions",
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}",
+                leave=False,
+            )
+        self._begin = self._told = time.monotonic()
+
+    def update(self, done=0, failed=0, known=0):
+        """So many more are captioned, have failed, or were known already."""
+        self.done += done
+        self.failed += failed
+        self.known += known
+        if self._mode == "none" or not self.done + self.failed + self.known:
+            return
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.n = self.done + self.failed + self.known
+            self._bar.set_postfix_str(self._line(), refresh=False)
+            self._bar.update(0)
+            if now - self._told > 0.1:
+                self._told = now
+                self._bar.refresh()
+        elif now - self._told >= (2 if self._mode == "json" else LINE_INTERVAL):
+            self._told = now
+            text = f"captions: {self._line()}"
+            if self._mode == "json":
+                text = json.dumps({"event": "progress", **self.state()})
+            print(text, file=sys.stderr, flush=True)
+
+    def state(self):
+        """dict of done, failed, known, total, rate (photos a second) and
+        remaining_seconds; what is not known is None."""
+        seen = self.done + self.failed
+        seconds = time.monotonic() - self._begin
+        rate = seen / seconds if seen and seconds > 0 else None
+        left = None
+        if rate and self.total is not None:
+            left = max(0, self.total - seen - self.known) / rate
+        return {
+            "done": self.done,
+            "failed": self.failed,
+            "known": self.known,
+            "total": self.total,
+            "rate": rate and round(rate, 2),
+            "remaining_seconds": None if left is None else round(left),
+        }
+
+    def _line(self):
+        state = self.state()
+        count = f"{self.done + self.failed + self.known:,}"
+        parts = [count if self.total is None else f"{count} of {self.total:,}"]
+        if state["rate"]:
+            parts.append(f"{state['rate']:.1f} photos/s")
+        if state["remaining_seconds"] is not None:
+            parts.append(f"{tqdm.format_interval(state['remaining_seconds'])} left")
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        return ", ".join(parts)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._bar is not None:
+            self._bar.close()

@@ -11,10 +11,11 @@ import click
 import pytest
 
 import captioner
+from captioner.caption_style import CaptionStyle
 from captioner.cli import main
 from captioner.samplers import SAMPLERS, Constraints, Sampler
 
-VERBS = ["caption", "evaluate", "export", "train"]
+VERBS = ["caption", "evaluate", "export", "merge", "train"]
 COMMAND = [sys.executable, "-m", "captioner"]
 
 
@@ -48,12 +49,20 @@ def test_the_command_has_the_functions_arguments_and_defaults(verb):
             "constraints",
             "kwargs",
             "num_hypotheses",
-        }  # one caption a photo
+        }  # --num-captions
         expected |= {"num_hypotheses"} if verb == "evaluate" else set()
         expected.add("ensemble_with")  # a list of presets in Python
+    if "style" in arguments:
+        expected |= set(inspect.signature(CaptionStyle).parameters) - {"style"}
+        expected |= {"as_json", "quiet"}  # progress in Python
+        expected -= {"style", "progress"}
     assert set(options) == expected
     required = [name for name, option in options.items() if option.required]
-    given = COMMANDS[verb].make_context(verb, ["x"] * len(required)).params
+    words = []
+    for name in required:
+        flags = [flag for flag in options[name].opts if flag.startswith("--")]
+        words += [*flags, "x"]
+    given = COMMANDS[verb].make_context(verb, words).params
     for name in set(arguments) & set(options):
         default = arguments[name].default
         if name in required:

@@ -13,10 +13,13 @@ from pathlib import PurePosixPath
 import pytest
 
 ROOMS = [
+    "terminal",
     "progress",
     "terminal",
     "presets",
     "image_files",
+    "photo_sources",
+    "decode_workers",
     "image_decoder",
     "image_converter",
     "tokenizer",
@@ -47,7 +50,17 @@ ROOMS = [
     "evaluation",
     "evaluation_report",
     "evaluate",
+    "caption_result",
+    "caption_style",
+    "caption_journal",
+    "caption_writers",
+    "caption_files",
+    "caption_outputs",
+    "litert_network",
+    "caption_engine",
+    "ray_engine",
     "caption",
+    "merge",
     "export",
     "commands",
     "cli",
@@ -58,6 +71,12 @@ INDEPENDENT = {"datasets", "metrics"}
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT_ROOMS = {
     **dict.fromkeys(("__init__", "__main__", "terminal", "commands", "cli"), HEAVY),
+    # Decoding processes start at once, and so does a run with nothing to do.
+    **dict.fromkeys(
+        ("image_files", "photo_sources", "decode_workers", "caption_journal")
+        + ("caption_files", "caption_outputs", "caption_engine", "caption", "merge"),
+        {"keras", "tensorflow"},
+    ),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }
@@ -168,7 +187,8 @@ def declared(repository):
     config.read(repository / "setup.cfg", encoding="utf-8")
     extras = config["options.extras_require"]
     optional = (
-        distributions(extras[name]) for name in ("tfds", "java", "notebook", "convert")
+        distributions(extras[name])
+        for name in ("tfds", "java", "notebook", "convert", "heic", "parquet", "ray")
     )
     return distributions(config["options"]["install_requires"]), set().union(*optional)
 

@@ -3,6 +3,8 @@
 
 import click
 
+from captioner.terminal import import_tensorflow
+
 
 def chosen(preset, options):
     """The preset, or a list of those that write together; and its sampler, changed as
@@ -14,14 +16,16 @@ def chosen(preset, options):
 
 
 def _chosen_sampler(preset, options):
-    import inspect
-
-    from captioner import presets
-    from captioner.samplers import SAMPLERS, Constraints
-
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if not given:
         return None
+    import inspect
+
+    from captioner import presets
+
+    import_tensorflow()
+    from captioner.samplers import SAMPLERS, Constraints
+
     folder = presets.find_preset(preset)
     try:
         own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]

@@ -1,0 +1,19 @@
+"""What a writer may want to know beside the results."""
+
+import dataclasses
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """About a run.
+
+    Attributes:
+        num_captions: int, captions asked for of each photo.
+        settings: dict, the preset and all that decides what is written.
+        thumbnail: function of a photo's name that returns a small JPEG, or None.
+    """
+
+    num_captions: int
+    settings: dict
+    thumbnail: typing.Callable[[str], bytes | None]

@@ -1,0 +1,16 @@
+"""A photo whose reading does something else, in whatever process that is."""
+
+import dataclasses
+
+from captioner.photo_sources import Photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Trap(Photo):
+    """A `Photo` that runs `action` when it is read."""
+
+    action: str = ""
+
+    def read(self):
+        exec(self.action)
+        return super().read()
