@@ -1,13 +1,14 @@
 """The files of a whole run, made from what is known of its photos."""
 
 import collections
+import json
 import os
 import pathlib
 
 from captioner.caption_result import CaptionResult
 from captioner.caption_writers import TABLES, write_errors
 from captioner.caption_writers.parquet import import_pyarrow
-from captioner.presets import versions, write_json
+from captioner.presets import versions
 
 ERRORS_FILE = "errors.csv"
 MANIFEST_FILE = "run.json"
@@ -110,16 +111,19 @@ def write_report(folder, make_results, info, token):
         kinds[result.kind or "captioned"] += 1
         return result
 
+    # One name for what is unfinished, so that a run that goes on leaves none behind.
     part = folder / f".{token}.part"
     try:
         write_errors(part, map(counted, make_results()), info)
         _settle(part)
         part.replace(folder / ERRORS_FILE)
+        counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
+        manifest = {**versions(), **info.settings, "counts": counts}
+        part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _settle(part)
+        part.replace(folder / MANIFEST_FILE)
     finally:
         part.unlink(missing_ok=True)
-    counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
-    manifest = {**versions(), **info.settings, "counts": counts}
-    write_json(folder / MANIFEST_FILE, manifest)
     return kinds
 
 
