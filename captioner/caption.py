@@ -171,7 +171,11 @@ def caption(
         )
     settings = {
         "preset": _preset_id(preset),
-        "sampler": sampler and [type(sampler).__name__, sampler.get_config()],
+        "sampler": (
+            sampler
+            if isinstance(sampler, (str, type(None)))
+            else [type(sampler).__name__, sampler.get_config()]
+        ),
         "num_captions": num_captions,
         "style": vars(style),
         "max_pixels": max_pixels,
@@ -512,7 +516,7 @@ def _preset_id(preset):
         return [_preset_id(each) for each in preset]
     if not isinstance(preset, (str, os.PathLike)):
         digest = hashlib.sha256()
-        for weight in preset.caption_model.weights:
+        for weight in preset.caption_model.variables:
             digest.update(weight.numpy().tobytes())
         return {"name": "in memory", "sha256": digest.hexdigest()}
     folder = presets.find_preset(preset)

@@ -57,8 +57,10 @@ class BatchCaptioner:
 
     def _network(self, captioner, num_threads):
         """The fastest way to run the image network here: tensor (B, H, W, 3) to array
-        (B, P, E)."""
+        (B, P, E). None for an ensemble, whose members have each their own."""
         backbone = captioner.caption_model.vision_backbone
+        if backbone is None:
+            return None
         if backbone.architecture.startswith("efficientnet_lite"):
             if not self._tf.config.list_physical_devices("GPU"):
                 with contextlib.suppress(RuntimeError):
@@ -88,8 +90,14 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            features = self._encode(self._tf.stack(images))
-            found = self._captioner.generate_results(features, len(images))
+            batch = self._tf.nest.map_structure(
+                lambda *each: self._tf.stack(each), *images
+            )
+            if self._encode is None:
+                found = self._captioner.batch_results(batch)
+            else:
+                features = self._encode(batch)
+                found = self._captioner.generate_results(features, len(images))
         # RuntimeError: of LiteRT, where there is no room for its tensors.
         except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
