@@ -34,7 +34,7 @@ def test_killed_at_random_moments(tmp_path):
     killed_runs(tmp_path, 40, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_at_very_many_random_moments(tmp_path):
     killed_runs(tmp_path, 500, 2)
 

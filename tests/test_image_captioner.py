@@ -159,7 +159,7 @@ STRATEGIES = [*SAMPLERS]
     [
         *((*pair, name) for pair, name in zip(PAIRS, itertools.cycle(STRATEGIES))),
         *(
-            pytest.param(*pair, name, marks=pytest.mark.slow)
+            pytest.param(*pair, name, marks=pytest.mark.exhaustive)
             for pair, name in zip(PAIRS, itertools.cycle(STRATEGIES[::-1]))
         ),
     ],

@@ -218,10 +218,10 @@ def wait_for_step(process, output, step):
 @pytest.mark.parametrize(
     "step, end",
     [
-        pytest.param(3, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(3, signal.SIGKILL, marks=pytest.mark.exhaustive),
         (11, signal.SIGKILL),
-        pytest.param(16, signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param(24, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(16, signal.SIGKILL, marks=pytest.mark.exhaustive),
+        pytest.param(24, signal.SIGKILL, marks=pytest.mark.exhaustive),
         pytest.param(27, signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param(10, signal.SIGINT, marks=pytest.mark.slow),
     ],

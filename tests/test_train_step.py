@@ -114,7 +114,7 @@ def test_a_batch_in_parts_makes_the_same_step(parts):
     [
         pytest.param(
             *pair,
-            marks=[] if pair == ("lstm", "additive") else pytest.mark.slow,
+            marks=[] if pair == ("lstm", "additive") else pytest.mark.exhaustive,
         )
         for pair in PAIRS
     ],
