@@ -154,11 +154,24 @@ def caption(
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be above 0. Received: {name}={value}")
     if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise ValueError(f"shard must be (i, n) with 1 <= i <= n. Received: {shard}")
+        raise ValueError(
+            f"shard must be (i, n) with 1 <= i <= n. Received: shard={shard}"
+        )
     if not sidecar_suffix.startswith(".") or os.sep in sidecar_suffix:
         raise ValueError(
-            f"It must begin with a dot. Received: sidecar_suffix={sidecar_suffix}"
+            "sidecar_suffix must begin with a dot and name no folder. "
+            f"Received: sidecar_suffix={sidecar_suffix}"
         )
+    if engine == "ray":
+        if not isinstance(preset, (str, os.PathLike)):
+            raise ValueError(
+                "With engine=ray the preset is a name or a folder, which each machine "
+                f"loads. Received: preset={preset}"
+            )
+        preset = presets.find_preset(preset).absolute()
+        from captioner.ray_engine import RayEngine as Engine
+    else:
+        Engine = LocalEngine
     sidecar_folder = sidecar_folder and pathlib.Path(sidecar_folder)
     copies = copies and pathlib.Path(copies)
     writers = [(TextSidecar(sidecar_suffix), sidecar_folder)] if sidecars else []
@@ -170,7 +183,7 @@ def caption(
             outputs, writers and paths, copies or sidecar_folder, shard
         )
     settings = {
-        "preset": _preset_id(preset),
+        "preset": _preset_ids(preset),
         "sampler": (
             sampler
             if isinstance(sampler, (str, type(None)))
@@ -214,16 +227,6 @@ def caption(
         return run.plan()
     if anew:
         journal.forget()
-    if engine == "ray":
-        if not isinstance(preset, (str, os.PathLike)):
-            raise ValueError(
-                "With engine=ray the preset is a name or a folder, which each machine "
-                f"loads. Received: preset={preset}"
-            )
-        preset = presets.find_preset(preset).absolute()
-        from captioner.ray_engine import RayEngine as Engine
-    else:
-        Engine = LocalEngine
     run.wants_thumbnails = any(each.suffix.lower() == ".html" for each in outputs)
     return run.results(
         functools.partial(
@@ -511,12 +514,16 @@ def _load(preset, sampler, num_captions):
     return captioner
 
 
+def _preset_ids(preset):
+    """What tells the preset from others, and each of several that write together."""
+    members = preset if isinstance(preset, (list, tuple)) else [preset]
+    return [_preset_id(member) for member in members]
+
+
 def _preset_id(preset):
-    if isinstance(preset, (list, tuple)):
-        return [_preset_id(each) for each in preset]
     if not isinstance(preset, (str, os.PathLike)):
         digest = hashlib.sha256()
-        for weight in preset.caption_model.variables:
+        for weight in preset.caption_model.weights:
             digest.update(weight.numpy().tobytes())
         return {"name": "in memory", "sha256": digest.hexdigest()}
     folder = presets.find_preset(preset)

@@ -114,6 +114,10 @@ class _Models:
     def variables(self):
         return sum((model.variables for model in self.models), [])
 
+    @property
+    def weights(self):
+        return sum((model.weights for model in self.models), [])
+
     def encode(self, images):
         return tuple(model.encode(x) for model, x in zip(self.models, images))
 

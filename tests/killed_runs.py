@@ -56,7 +56,7 @@ module.LocalEngine = StandIn
 def run_once():
     for _ in module.caption(
         "photos",
-        types.SimpleNamespace(caption_model=types.SimpleNamespace(variables=[])),
+        types.SimpleNamespace(caption_model=types.SimpleNamespace(weights=[])),
         ["captions.csv", "captions.jsonl", "gallery.html"],
         sidecars=True,
         xmp=True,

@@ -159,6 +159,17 @@ def test_ray_wants_a_preset_that_each_machine_can_load(task):
         captioner.caption(SAMPLES, task, engine="ray")
 
 
+def test_a_run_that_is_refused_costs_nothing_that_is_known(task, tmp_path):
+    output = tmp_path / "captions.csv"
+    expected = list(captioner.caption(SAMPLES, task, output))
+    with pytest.raises(ValueError, match="With engine=ray"):
+        captioner.caption(
+            SAMPLES, task, output, existing="overwrite", num_captions=2, engine="ray"
+        )
+    found = captioner.caption(SAMPLES, task, output, dry_run=True)
+    assert [result.kind for result in found] == ["done"] * len(expected)
+
+
 def test_decoding_processes_end_with_the_run(task, tmp_path):
     results = captioner.caption(SAMPLES, task, batch_size=2)
     next(results)

@@ -39,7 +39,7 @@ RESULTS = [
 @pytest.fixture
 def write(tmp_path):
     def write(name, results=RESULTS, num_captions=1, thumbnail=lambda name: None):
-        info = RunInfo(num_captions, {"preset": {"name": "tiny"}}, thumbnail)
+        info = RunInfo(num_captions, {"preset": [{"name": "tiny"}]}, thumbnail)
         path = tmp_path / name
         write_outputs([path], lambda: iter(results), info, "token")
         assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -75,13 +75,18 @@ def test_probabilities_are_averaged_at_each_step(tiny_captioner, other, photos):
         )
 
 
-def test_the_verbs_take_it_as_any_captioner(tiny_captioner, other, photos):
+def test_the_verbs_take_it_as_any_captioner(tiny_captioner, other, photos, tmp_path):
     both = EnsembleCaptioner([tiny_captioner, other])
     greedy = list(captioner.caption(photos, both, sampler="greedy"))
     both.compile(sampler="greedy")
     expected = both.generate(photos)
     assert [result.caption for result in greedy] == expected
     assert both.generate(photos[0]) == expected[0]
+    outputs = [tmp_path / f"captions.{kind}" for kind in ("csv", "html")]
+    members = [tiny_captioner, other.save_to_preset(tmp_path / "second")]
+    found = list(captioner.caption(photos, members, outputs, sampler="greedy"))
+    assert [result.caption for result in found] == expected
+    assert "<p class=facts>in memory, second</p>" in outputs[1].read_text()
 
 
 SERVE = """

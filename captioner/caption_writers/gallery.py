@@ -8,10 +8,10 @@ def write_gallery(path, results, info):
     """One HTML file: small photos, captions, scores, a search box, and an order with
     the least likely captions first. It opens offline; nothing is loaded from anywhere.
     """
-    preset = html.escape(str(info.settings.get("preset", {}).get("name", "")))
+    names = ", ".join(each["name"] for each in info.settings["preset"])
     # A file name that is no text comes as surrogates.
     with open(path, "w", encoding="utf-8", errors="replace") as file:
-        file.write(_HEAD.format(preset=preset, style=_STYLE))
+        file.write(_HEAD.format(presets=html.escape(names), style=_STYLE))
         for each in results:
             file.write(_card(each, info.thumbnail(each.path)))
         file.write(_FOOT.format(script=_SCRIPT))
@@ -112,7 +112,7 @@ _HEAD = """<!doctype html>
 </head>
 <body>
 <h1>Captions</h1>
-<p class=facts>{preset}</p>
+<p class=facts>{presets}</p>
 <form><input id=search type=search placeholder="Search captions and file names"
  aria-label="Search"> <select id=order aria-label="Order">
 <option value=given>in order</option><option value=low>least likely first</option>

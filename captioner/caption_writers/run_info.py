@@ -10,7 +10,8 @@ class RunInfo:
 
     Attributes:
         num_captions: int, captions asked for of each photo.
-        settings: dict, the preset and all that decides what is written.
+        settings: dict of all that decides what is written; "preset" is a list of dicts
+            with a "name", of each that writes.
         thumbnail: function of a photo's name that returns a small JPEG, or None.
     """
 
