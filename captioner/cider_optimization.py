@@ -91,6 +91,7 @@ class CiderOptimization:
 
     name = "cider"
     patience = None
+    backbone_layers = 0
 
     def __init__(self, epochs, captioner, reward, samples=5, crossentropy=0.0):
         self.epochs = epochs

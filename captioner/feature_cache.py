@@ -82,6 +82,15 @@ class FeatureCache:
         """How many photos have their features here."""
         return len(self._row_of)
 
+    def renewed(self):
+        """The cache of the backbone as it is now: another one, in the same folder, when
+        its weights have changed. Photos that this one has seen are not read again."""
+        cache = FeatureCache(
+            self.folder.parent, self.image_converter, self.vision_backbone
+        )
+        cache._content_of = self._content_of
+        return cache
+
     def compute(self, images, flips=False):
         """Compute and keep the features of all photos that have none yet.
 

@@ -112,9 +112,23 @@ def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
 
 
 def image_reader(images, image_converter):
-    """What `training_batches` needs to train from photos: ("images", read)."""
+    """What `training_batches` and `RowBatches` need to train from photos.
+
+    Args:
+        images: N paths, encoded bytes or uint8 arrays.
+        image_converter: an `ImageConverter`.
+
+    Returns:
+        ("images", read): `read` takes int64 indices (B,) and returns float32
+        (B, H, W, 3); an index plus N is that of the photo mirrored left to right.
+    """
+
+    def read_one(index):
+        flipped, index = divmod(int(index), len(images))
+        photo = image_converter(load_image(images[index]))
+        return photo[:, ::-1] if flipped else photo
 
     def read(indices):
-        return np.stack([image_converter(load_image(images[i])) for i in indices])
+        return np.stack([read_one(index) for index in indices])
 
     return "images", read

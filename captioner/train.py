@@ -25,8 +25,10 @@ from captioner.cider_optimization import CiderOptimization, CiderReward
 from captioner.datasets import load_dataset
 from captioner.distribution import Distribution
 from captioner.feature_cache import FeatureCache
+from captioner.fine_tuning import FineTuning
 from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
+from captioner.input_pipeline import image_reader
 from captioner.optimizers import adamw
 from captioner.preprocessor import CaptionPreprocessor
 from captioner.row_batches import RowBatches
@@ -46,6 +48,8 @@ _COUNTS = {  # name: the least
     "gradient_accumulation": 1,
     "epochs": 0,
     "patience": 1,
+    "fine_tune_epochs": 0,
+    "fine_tune_layers": 1,
     "cider_epochs": 0,
     "cider_samples": 2,
 }
@@ -57,6 +61,7 @@ _RATES = {  # name: the least, and what it stays below
     "weight_decay": (0, math.inf),
     "clip_norm": (0, math.inf),
     "ema_epochs": (0, math.inf),
+    "fine_tune_learning_rate": (0, math.inf),
     "cider_learning_rate": (0, math.inf),
     "cider_crossentropy": (0, 1),
     "checkpoint_minutes": (0, math.inf),
@@ -92,6 +97,9 @@ def train(
     clip_norm=5.0,
     ema_epochs=1.0,
     flips=False,
+    fine_tune_epochs=0,
+    fine_tune_layers=8,
+    fine_tune_learning_rate=1e-4,
     cider_epochs=0,
     cider_learning_rate=5e-5,
     cider_samples=5,
@@ -107,14 +115,16 @@ def train(
 ):
     """Train a captioner; the best one by CIDEr on dev is kept as a preset.
 
-    The backbone stays as it is: its features are computed once and kept. First the
-    captioner learns to continue what people wrote (cross-entropy); then, with
-    `cider_epochs`, it learns from the scores of captions of its own (see
-    `cider_optimization.py`), from the best weights so far on. After each epoch the
-    dev photos are captioned, without a look at their captions, and scored. The first
-    part ends after `epochs`, or when CIDEr has not risen for `patience` epochs. A run
-    that was stopped or killed, also within an epoch, goes on with `resume=True` to the
-    same weights as one that was not.
+    First the captioner learns to continue what people wrote (cross-entropy), while
+    the backbone stays as it is: its features are computed once and kept. Then, with
+    `fine_tune_epochs`, the top of the backbone learns along, from photos that are
+    each time a little different (see `fine_tuning.py`). Then, with `cider_epochs`, the
+    captioner learns from the scores of captions of its own (see
+    `cider_optimization.py`). Each part goes on from the best weights so far. After
+    each epoch the dev photos are captioned, without a look at their captions, and
+    scored. The first two parts end after their epochs, or when CIDEr has not risen for
+    `patience` epochs. A run that was stopped or killed, also within an epoch, goes on
+    with `resume=True` to the same weights as one that was not.
 
     Args:
         dataset: what `load_dataset` takes, as "flickr8k:DIR", with a train split
@@ -135,7 +145,7 @@ def train(
         gradient_accumulation: in how many parts, one after the other, each batch is
             done: the same steps with less memory.
         epochs, patience: how long to train, see above; no epochs with `init_from`
-            leave only the second part.
+            leave only the other parts.
         learning_rate: of AdamW, at its highest: it rises over the first
             `warmup_epochs` and falls along a cosine to zero at `epochs`.
         warmup_epochs: see above; 0.5 is half an epoch.
@@ -148,7 +158,11 @@ def train(
         flips: half of the photos, chosen anew each epoch, are seen mirrored left to
             right, where no caption has the word "left" or "right". Twice the
             features are kept.
-        cider_epochs, cider_samples, cider_crossentropy: of the second part, see
+        fine_tune_epochs, fine_tune_layers: how long the top of the backbone learns,
+            and how many of its layers, see `FineTuning`. All features are then
+            computed anew for a part that comes after it.
+        fine_tune_learning_rate: of AdamW there, at its highest.
+        cider_epochs, cider_samples, cider_crossentropy: of the last part, see
             `CiderOptimization`.
         cider_learning_rate: of AdamW there, at its highest.
         mixed_precision: "bfloat16" or "float16", for the decoder's products; the
@@ -213,6 +227,8 @@ def train(
             captioner = ImageCaptioner.from_preset(init_from, dtype=precision)
         else:
             captioner = _new_captioner(arguments, train_examples, precision)
+    if fine_tune_epochs:
+        captioner.caption_model.vision_backbone.unfreeze(fine_tune_layers)
     tokenizer = captioner.preprocessor.tokenizer
     dev_captions = [text for example in dev_examples for text in example["captions"]]
     print(
@@ -224,32 +240,51 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
         presets.write_json(output / "recipe.json", recipe)
 
-    model = captioner.caption_model
+    converter = captioner.preprocessor.image_converter
     cache = FeatureCache(
         cache_dir or output / "features",
-        captioner.preprocessor.image_converter,
-        model.vision_backbone,
+        converter,
+        captioner.caption_model.vision_backbone,
     )
+    given = cache.vision_backbone.fingerprint()
     train_examples = _with_features(cache, train_examples, flips)
     dev_examples = _with_features(cache, dev_examples)
     train_captions = [example["captions"] for example in train_examples]
-    batches = RowBatches(
-        cache.reader([example["image"] for example in train_examples], flips),
-        captioner.preprocessor.rows(train_captions),
-        batch_size,
-        seed,
-        _flippable(train_captions) if flips else None,
-    )
-    _, read_dev = cache.reader([example["image"] for example in dev_examples])
+    train_images = [example["image"] for example in train_examples]
+    dev_images = [example["image"] for example in dev_examples]
+
+    def data(stage):
+        if stage.backbone_layers:
+            images = image_reader(train_images, converter)
+            _, read = image_reader(dev_images, converter)
+
+            def read_dev(indices):
+                return captioner.encode(read(indices))
+
+        else:
+            features = cache.renewed()
+            features.compute(train_images, flips)
+            features.compute(dev_images)
+            images = features.reader(train_images, flips)
+            _, read_dev = features.reader(dev_images)
+        batches = RowBatches(
+            images,
+            captioner.preprocessor.rows(train_captions),
+            batch_size,
+            seed,
+            _flippable(train_captions) if flips else None,
+        )
+        return batches, read_dev
+
     run = TrainingRun(
         output,
         captioner,
         distribution,
-        batches,
         [example["image/id"] for example in train_examples],
-        (dev_examples, read_dev),
+        dev_examples,
+        data,
         recipe,
-        lambda captioner, best: _card(captioner, arguments, best),
+        lambda captioner, best: _card(captioner, arguments, given, best),
         gradient_accumulation=gradient_accumulation,
         jit_compile=jit_compile,
         checkpoint_minutes=checkpoint_minutes,
@@ -257,6 +292,11 @@ def train(
     )
     stages = [Crossentropy(epochs, patience, label_smoothing)]
     rates = {stages[0].name: learning_rate}
+    if fine_tune_epochs:
+        stages.append(
+            FineTuning(fine_tune_epochs, patience, label_smoothing, fine_tune_layers)
+        )
+        rates[FineTuning.name] = fine_tune_learning_rate
     if cider_epochs:
         reward = CiderReward(tokenizer, train_captions)
         stages.append(
@@ -264,16 +304,17 @@ def train(
                 cider_epochs, captioner, reward, cider_samples, cider_crossentropy
             )
         )
-        rates[stages[1].name] = cider_learning_rate
+        rates[CiderOptimization.name] = cider_learning_rate
+    steps = len(train_examples) // batch_size
 
     def optimizer(stage):
         return adamw(
             rates[stage.name],
-            batches.steps * stage.epochs,
-            warmup_steps=int(batches.steps * min(warmup_epochs, stage.epochs)),
+            steps * stage.epochs,
+            warmup_steps=int(steps * min(warmup_epochs, stage.epochs)),
             weight_decay=weight_decay,
             clip_norm=clip_norm or None,
-            ema_steps=ema_epochs * batches.steps,
+            ema_steps=ema_epochs * steps,
             mixed_precision=mixed_precision,
             replicas=distribution.replicas,
         )
@@ -304,14 +345,16 @@ def _check(arguments):
             "mixed_precision must be bfloat16, float16 or None. "
             f"Received: mixed_precision={arguments['mixed_precision']}"
         )
+    others = ("fine_tune_epochs", "cider_epochs")
     if not arguments["epochs"] and not (
-        arguments["init_from"] and arguments["cider_epochs"]
+        arguments["init_from"] and any(arguments[name] for name in others)
     ):
         raise ValueError(
-            "epochs may be 0 only with init_from and cider_epochs. "
-            f"Received: epochs={arguments['epochs']}, "
-            f"init_from={arguments['init_from']}, "
-            f"cider_epochs={arguments['cider_epochs']}"
+            "epochs may be 0 only with init_from and fine_tune_epochs or cider_epochs. "
+            + "Received: "
+            + ", ".join(
+                f"{name}={arguments[name]}" for name in ("epochs", "init_from", *others)
+            )
         )
     if arguments["distribute"] == "tpu" and arguments["cider_epochs"]:
         raise ValueError(
@@ -376,11 +419,14 @@ def _flippable(captions):
     return np.array([not any(map(sides.search, texts)) for texts in captions])
 
 
-def _card(captioner, arguments, best):
-    """The model card of a preset, for its owner to go on writing."""
+def _card(captioner, arguments, given, best):
+    """The model card of a preset, for its owner to go on writing; `given` is the
+    fingerprint of the image network before the run."""
     model, converter = captioner.caption_model, captioner.preprocessor.image_converter
     weights = arguments["init_from"] or arguments["weights"]
-    network = f"`{model.vision_backbone.architecture}`, weights `{weights}`"
+    network = f"`{model.vision_backbone.architecture}`, weights `{weights}`, frozen"
+    if model.vision_backbone.fingerprint() != given:
+        network += f"; then the last {arguments['fine_tune_layers']} layers fine-tuned"
     height, width = converter.image_size
     beams = captioner.sampler.rows_per_image
     dev_scores = f"CIDEr {best['dev_cider']:.3f}, BLEU-4 {best['dev_bleu_4']:.3f}"
@@ -391,7 +437,7 @@ def _card(captioner, arguments, best):
 
 | | |
 |---|---|
-| Image network | {network}, frozen |
+| Image network | {network} |
 | Photos | {height} x {width} pixels, resize mode `{converter.resize_mode}` |
 | Decoder | {decoder} fusion, hidden_dim {model.hidden_dim} |
 | Vocabulary | {model.vocabulary_size} words |

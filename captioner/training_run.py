@@ -35,11 +35,13 @@ class Crossentropy:
         label_smoothing: see `CaptionCrossentropy`.
 
     Attributes:
+        backbone_layers: how many of the image network's last layers learn.
         notes: dict of what a stage wants to remember within an epoch, as JSON has it;
             the loop keeps it in its checkpoints.
     """
 
     name = "crossentropy"  # in `history.json`
+    backbone_layers = 0
 
     def __init__(self, epochs, patience, label_smoothing):
         self.epochs = epochs
@@ -129,7 +131,13 @@ class _State(tf.train.experimental.PythonState):
     """How far a run has come, as JSON in its checkpoint."""
 
     def __init__(self):
-        self.values = {"stage": 0, "epoch": 0, "history": [], **_new_epoch()}
+        self.values = {
+            "stage": 0,
+            "epoch": 0,
+            "all_steps": 0,
+            "history": [],
+            **_new_epoch(),
+        }
 
     def serialize(self):
         return json.dumps(self.values)
@@ -156,9 +164,11 @@ class TrainingRun:
         output: the folder.
         captioner: `ImageCaptioner`, made in the scope of the distribution.
         distribution: `Distribution`.
-        batches: `RowBatches`.
-        image_ids: of the images that `batches` trains on.
-        dev: (examples, read), the dev split and a reader of its features.
+        image_ids: of the images to train on.
+        dev_examples: those of the dev split.
+        data: function of a stage, called when it begins, that returns the
+            `RowBatches` of these images and a reader of the features of these
+            examples.
         recipe: dict, for `recipe.json`.
         card: function of the captioner and the row of the best epoch, that returns
             the text of the preset's model card.
@@ -172,9 +182,9 @@ class TrainingRun:
         output,
         captioner,
         distribution,
-        batches,
         image_ids,
-        dev,
+        dev_examples,
+        data,
         recipe,
         card,
         gradient_accumulation=1,
@@ -186,9 +196,9 @@ class TrainingRun:
         self.captioner = captioner
         self.model = captioner.caption_model
         self.distribution = distribution
-        self.batches = batches
         self.image_ids = image_ids
-        self.dev_examples, self.read_dev = dev
+        self.dev_examples = dev_examples
+        self.data = data
         self.recipe = recipe
         self.card = card
         self.step_options = (gradient_accumulation, jit_compile)
@@ -222,10 +232,11 @@ class TrainingRun:
                 if state["step"]
                 else f"resumed after epoch {len(self.history)}"
             )
-        seen = self.distribution.from_chief(float(self._position()))
-        if seen != self._position():
+        here = self.state["all_steps"]
+        seen = self.distribution.from_chief(float(here))
+        if seen != here:
             raise TrainingError(
-                f"The chief is at step {seen:.0f}, this worker at {self._position()}: "
+                f"The chief is at step {seen:.0f}, this worker at {here}: "
                 f"all workers must see the same folder {self.output}."
             )
 
@@ -240,13 +251,16 @@ class TrainingRun:
             if number < self.state["stage"]:
                 continue
             if number > self.state["stage"]:
-                # Each stage begins with the best weights of those before it.
                 self.state.update(stage=number, epoch=0, **_new_epoch())
                 self.newest = None
-                if self.history:
-                    self._load_best_weights()
             if self._is_over(stage):
                 continue
+            if number and self.history:
+                # Each stage begins with the best weights of those before it; where one
+                # is resumed, those of the image network are in no checkpoint of it.
+                self._load_best_weights()
+            self.model.vision_backbone.unfreeze(stage.backbone_layers)
+            self.batches, self.read_dev = self.data(stage)
             with self.distribution.strategy.scope():
                 self.captioner.compile(optimizer=optimizer(stage), loss=stage.loss)
                 self.model.optimizer.build(self.model.trainable_variables)
@@ -328,6 +342,7 @@ class TrainingRun:
             wrong = f"The gradient is {norm:.4g}"
         else:
             state["step"] += 1
+            state["all_steps"] += 1
             state["loss"] += loss * weight
             state["weight"] += weight
             state["positions"] += len(images) * self.batches.padded_length(images)
@@ -381,7 +396,7 @@ class TrainingRun:
             state["history"] = [*self.history, row]
             if self.distribution.is_chief:
                 if self.best()["epoch"] == row["epoch"]:
-                    self._save_preset()
+                    self._save_preset(stage)
                 presets.write_json(
                     self.output / "history.json", {"epochs": self.history}
                 )
@@ -443,8 +458,10 @@ class TrainingRun:
             f"BLEU-4 {best['dev_bleu_4']:.3f}; preset: {self.output / 'preset'}"
         )
 
-    def _save_preset(self):
+    def _save_preset(self, stage):
         best, sampler = self.best(), self.captioner.sampler
+        backbone = self.model.vision_backbone
+        backbone.unfreeze(0)  # as whoever loads it expects
         self.captioner.save_to_preset(
             self.output / "preset",
             recipe={**self.recipe, "best_epoch": best["epoch"]},
@@ -456,6 +473,7 @@ class TrainingRun:
             },
             card=self.card(self.captioner, best),
         )
+        backbone.unfreeze(stage.backbone_layers)
 
     def _load_best_weights(self):
         self.distribution.from_chief(0.0)  # until the chief has written them
@@ -490,15 +508,11 @@ class TrainingRun:
                 "a new run can use the same --cache-dir."
             ) from error
 
-    def _position(self):
-        """How many steps lie behind."""
-        return self.batches.steps * len(self.history) + self.state["step"]
-
     def _save(self):
         if not self.distribution.is_chief:
             return
         try:
-            self.manager.save(checkpoint_number=self._position())
+            self.manager.save(checkpoint_number=self.state["all_steps"])
         except tf.errors.OpError as error:  # TensorFlow's form of a full disk
             raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
 

@@ -43,6 +43,7 @@ ROOMS = [
     "optimizers",
     "distribution",
     "training_run",
+    "fine_tuning",
     "cider_optimization",
     "train",
     "predictions",
@@ -59,6 +60,7 @@ ROOMS = [
     "litert_network",
     "caption_engine",
     "ray_engine",
+    "caption_run",
     "caption",
     "merge",
     "export",
@@ -74,7 +76,8 @@ LIGHT_ROOMS = {
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("image_files", "photo_sources", "decode_workers", "caption_journal")
-        + ("caption_files", "caption_outputs", "caption_engine", "caption", "merge"),
+        + ("caption_files", "caption_outputs", "caption_engine")
+        + ("caption_run", "caption", "merge"),
         {"keras", "tensorflow"},
     ),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import captioner
 from captioner.datasets import load_dataset
+from captioner.fine_tuning import augment
 from captioner.training_run import Step, TrainingError
 
 SETTINGS = {
@@ -27,11 +28,13 @@ SETTINGS = {
     "batch_size": 8,
     "epochs": 3,
     "learning_rate": 0.01,
+    "fine_tune_epochs": 1,
+    "fine_tune_layers": 2,
     "cider_epochs": 1,
     "cider_crossentropy": 0.1,
     "flips": True,
 }
-PLAIN = {**SETTINGS, "cider_epochs": 0, "flips": False}
+PLAIN = {**SETTINGS, "fine_tune_epochs": 0, "cider_epochs": 0, "flips": False}
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +114,18 @@ def test_a_run_writes_all_that_it_promises(run):
 
 def test_history_has_loss_and_dev_scores_of_each_epoch(run):
     rows = read_json(run / "history.json")["epochs"]
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     *stages, last = [row["stage"] for row in rows]
-    assert stages == ["crossentropy"] * 3 and last == "cider"
+    assert stages == ["crossentropy"] * 3 + ["fine_tuning"] and last == "cider"
     dev = {"dev_bleu_4", "dev_cider", "dev_distinct", "dev_length"}
     dev |= {"dev_bad_endings", "dev_repeated_phrases"}
     both = {"epoch", "stage", "loss", "seconds", *dev}
-    for row in rows[:3]:
+    for row in rows[:4]:
         assert row.keys() == {*both, "real_tokens"}
         assert 0.5 < row["real_tokens"] <= 1
     assert rows[2]["loss"] < rows[0]["loss"] < np.log(40)
-    assert rows[3].keys() == {*both, "reward", "reward_share"}
-    assert 0 < rows[3]["reward"] < 10 and 0 < rows[3]["reward_share"] < 1
+    assert rows[4].keys() == {*both, "reward", "reward_share"}
+    assert 0 < rows[4]["reward"] < 10 and 0 < rows[4]["reward_share"] < 1
 
 
 def test_tensorboard_shows_the_same_curves(run):
@@ -214,7 +217,7 @@ def wait_for_step(process, output, step):
     raise AssertionError(f"ended before step {step}: {process.stdout.read()}")
 
 
-# An epoch has 8 steps, and the fourth is one of CIDEr optimisation.
+# An epoch has 8 steps; the fourth is one of fine-tuning, the fifth of CIDEr.
 @pytest.mark.parametrize(
     "step, end",
     [
@@ -223,6 +226,8 @@ def wait_for_step(process, output, step):
         pytest.param(16, signal.SIGKILL, marks=pytest.mark.exhaustive),
         pytest.param(24, signal.SIGKILL, marks=pytest.mark.exhaustive),
         pytest.param(27, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(32, signal.SIGKILL, marks=pytest.mark.exhaustive),
+        pytest.param(35, signal.SIGKILL, marks=pytest.mark.slow),
         pytest.param(10, signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
@@ -237,7 +242,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(run, cache_dir, tmp_path, ste
     if end == signal.SIGINT:
         assert said.rstrip().endswith("interrupted") and "Traceback" not in said
     left = [path.stem for path in (output / "checkpoint").glob("ckpt-*.index")]
-    assert max(int(name.rpartition("-")[2]) for name in left) < 32
+    assert max(int(name.rpartition("-")[2]) for name in left) < 40
 
     captioner.train("scenes:64", output, cache_dir=cache_dir, resume=True, **SETTINGS)
     assert_same_run(output, run)
@@ -248,7 +253,7 @@ def test_resuming_a_finished_run_changes_nothing(run, cache_dir, capsys):
     before = {path: path.read_bytes() for path in files}
     captioner.train("scenes:64", run, cache_dir=cache_dir, resume=True, **SETTINGS)
     assert {path: path.read_bytes() for path in before} == before
-    assert "resumed after epoch 4" in capsys.readouterr().out
+    assert "resumed after epoch 5" in capsys.readouterr().out
 
 
 def test_training_ends_when_cider_no_longer_rises(cache_dir, tmp_path):
@@ -291,7 +296,9 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("mixer", "gru", "mixer=gru"),
         ("fusion", "glue", "fusion=glue"),
         ("batch_size", 0, "batch_size=0"),
-        ("epochs", 0, "only with init_from and cider_epochs.*epochs=0"),
+        ("epochs", 0, "only with init_from and fine_tune_epochs or .*epochs=0"),
+        ("fine_tune_layers", 99, "efficientnet_lite2 has 64 layers to train.*99"),
+        ("fine_tune_learning_rate", -1.0, "fine_tune_learning_rate=-1.0"),
         ("max_sequence_length", 1, "max_sequence_length=1"),
         ("dropout", 1.0, "dropout=1.0"),
         ("label_smoothing", -0.1, "label_smoothing=-0.1"),
@@ -354,7 +361,8 @@ def test_out_of_memory_says_what_to_try(cache_dir, tmp_path, monkeypatch):
 
 
 def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
-    more = {"epochs": 0, "init_from": run / "preset", "cider_learning_rate": 0.0}
+    more = {"epochs": 0, "init_from": run / "preset", "fine_tune_epochs": 0}
+    more["cider_learning_rate"] = 0.0
     output = tmp_path / "run"
     captioner.train("scenes:64", output, cache_dir=cache_dir, **{**SETTINGS, **more})
     (row,) = history(output)
@@ -362,6 +370,54 @@ def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
     # A rate of 0 leaves the weights as they were.
     best = max(history(run), key=lambda row: row["dev_cider"])
     assert row["dev_cider"] == pytest.approx(best["dev_cider"])
+
+
+def test_fine_tuning_moves_the_last_layers_and_nothing_before_them(
+    run, cache_dir, tmp_path
+):
+    output = tmp_path / "run"
+    settings = {**PLAIN, "epochs": 0, "init_from": run / "preset"}
+    settings |= {"fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3}
+    preset = captioner.train("scenes:64", output, cache_dir=cache_dir, **settings)
+    rows = history(output)
+    assert [row["stage"] for row in rows] == ["fine_tuning"] * 2
+
+    before, after = (
+        captioner.ImageCaptioner.from_preset(each).caption_model.vision_backbone
+        for each in (run / "preset", preset)
+    )
+    assert after.trainable_weights == []
+    moved = {
+        weight.path.partition("/")[0]
+        for weight, old in zip(after.network.weights, before.network.weights)
+        if not np.array_equal(weight, old)
+    }
+    after.unfreeze(2)
+    assert moved == {
+        weight.path.partition("/")[0] for weight in after.trainable_weights
+    }
+    assert len(moved) == 2
+    card = (preset / "README.md").read_text(encoding="utf-8")
+    assert "the last 2 layers fine-tuned" in card
+    # The scores are those of the network as it is kept, not of features of before.
+    captions = captioner.evaluate(preset, "scenes:64", "dev").captions.values()
+    best = max(rows, key=lambda row: row["dev_cider"])
+    lengths = [len(caption.split()) for caption in captions]
+    assert np.mean(lengths) == pytest.approx(best["dev_length"], rel=1e-6)
+    assert len(set(captions)) / len(captions) == best["dev_distinct"]
+
+
+def test_photos_are_changed_anew_by_each_seed():
+    photos = np.random.default_rng(0).uniform(0, 255, (3, 24, 32, 3)).astype("float32")
+    first, again, other = (np.array(augment(photos, [s, 0])) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == photos.shape and 0 <= first.min() < first.max() <= 255
+    for one, two in ((first, other), (first, photos)):
+        assert (np.abs(one - two).mean(axis=(1, 2, 3)) > 1).all()  # each of them
+    # Mildly: a grey photo stays grey, and about as bright.
+    grey = augment(np.full((8, 24, 32, 3), 128, "float32"), [1, 0])
+    assert np.ptp(grey, axis=(1, 2, 3)).max() < 1e-3
+    assert np.abs(grey - 128.0).max() <= 0.1 * 255 + 1e-3
 
 
 def test_fewer_photos_than_a_batch_are_refused(cache_dir, tmp_path):

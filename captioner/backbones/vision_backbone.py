@@ -146,6 +146,40 @@ class VisionBackbone(keras.Model):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.feature_shape)
 
+    def unfreeze(self, number):
+        """Let the last layers learn, and those before them stay as they are.
+
+        Norms always stay: their statistics are those of far more photos than a
+        captioner is trained on.
+
+        Args:
+            number: how many layers with a kernel; 0 freezes all of the network.
+
+        Raises:
+            ValueError: the network has fewer.
+
+        Example:
+
+        >>> backbone = VisionBackbone("vgg16", image_size=(32, 32), weights=None)
+        >>> backbone.unfreeze(3)
+        >>> [weight.path for weight in backbone.trainable_weights][::2]
+        ['block5_conv1/kernel', 'block5_conv2/kernel', 'block5_conv3/kernel']
+        """
+        layers = [
+            layer
+            for layer in self.network.layers
+            if any(len(weight.shape) > 1 for weight in layer.weights)
+        ]
+        if number > len(layers):
+            raise ValueError(
+                f"{self.architecture} has {len(layers)} layers to train. "
+                f"Received: {number}"
+            )
+        self.trainable = number > 0
+        learning = {id(layer) for layer in layers[len(layers) - number :]}
+        for layer in self.network.layers:
+            layer.trainable = id(layer) in learning
+
     def fingerprint(self):
         """A sha256 of the configuration and of every weight: it changes if,
         and only if, the same photo would give other features."""

@@ -102,6 +102,21 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 )
 @click.option("--flips", is_flag=True, help="See half of the photos mirrored.")
 @click.option(
+    "--fine-tune-epochs",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Then so many epochs in which the top of the backbone learns along.",
+)
+@click.option(
+    "--fine-tune-layers",
+    type=int,
+    default=8,
+    show_default=True,
+    help="How many of its layers.",
+)
+@click.option("--fine-tune-learning-rate", type=float, default=1e-4, show_default=True)
+@click.option(
     "--cider-epochs",
     type=int,
     default=0,
