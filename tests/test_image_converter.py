@@ -344,6 +344,15 @@ def test_heic_without_its_extra_says_what_to_install(monkeypatch):
     assert caught.value.kind == "unsupported"
 
 
+def test_jpeg_2000():
+    image = picture().repeat(3, axis=0).repeat(3, axis=1)  # none of a few pixels
+    file = encode(image, ".jp2", cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)
+    np.testing.assert_array_equal(load_image(file), image)
+    with pytest.raises(ImageError, match="JPEG 2000") as caught:
+        load_image(file[: len(file) // 2])
+    assert caught.value.kind == "truncated"
+
+
 @pytest.mark.parametrize("extension", [".avif", ".ppm", ".bmp"])
 def test_what_is_cut_short_is_told_by_its_format(extension):
     file = encode(picture(), extension)
