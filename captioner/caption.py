@@ -155,6 +155,8 @@ def caption(
         Engine = LocalEngine
     sidecar_folder = sidecar_folder and pathlib.Path(sidecar_folder)
     copies = copies and pathlib.Path(copies)
+    if copies:
+        _check_copies(copies, counted or ())
     writers = [(TextSidecar(sidecar_suffix), sidecar_folder)] if sidecars else []
     writers += [(XmpSidecar(), sidecar_folder)] if xmp else []
     writers += [(EmbeddedCopy(existing), copies)] if copies else []
@@ -208,6 +210,9 @@ def caption(
         return run.plan()
     if anew:
         journal.forget()
+    # Of a list or a glob, only reading it to its end tells what it leaves out.
+    is_open = not counted or any(map(glob.has_magic, map(os.fspath, counted)))
+    run.refuses_to_lose = bool(outputs) and not overwrite and is_open
     run.wants_thumbnails = any(each.suffix.lower() == ".html" for each in outputs)
     return run.results(
         functools.partial(
@@ -273,6 +278,18 @@ def _check_paths(paths):
             raise ValueError(f"No such file or folder: {path}")
 
 
+def _check_copies(copies, paths):
+    """Refuse copies that the next run would find among the photos."""
+    for path in map(os.path.realpath, paths):
+        if os.path.isdir(path) and pathlib.Path(path) in (
+            pathlib.Path(os.path.realpath(copies)).parents
+        ):
+            raise ValueError(
+                "copies must not lie among the photos, where the next run would "
+                f"caption them. Received: copies={copies}"
+            )
+
+
 def _check_settings(journal, settings, overwrite):
     """Whether what the journal knows is of other settings and has to be forgotten."""
     known = journal.fact("settings", settings)
@@ -312,6 +329,8 @@ def _default_run_folder(outputs, paths, folder, shard):
         if not paths or not isinstance(paths, (list, tuple)):
             return pathlib.Path(".captioner") if paths else None
         folder = pathlib.Path(paths[0])
+        while glob.has_magic(str(folder)) and not folder.exists():
+            folder = folder.parent
         folder = folder if folder.is_dir() else folder.parent
     return _of_shard(folder / ".captioner", shard)
 

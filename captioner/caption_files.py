@@ -40,10 +40,10 @@ class CaptionFiles:
     def take(self, photo):
         """Take the photo's files for it alone; why that cannot be, or None."""
         reason = None
+        if photo.member is not None and any(not folder for _, folder in self.writers):
+            return "beside an archive is no place for its files; name a sidecar folder"
         for writer, path in self._paths(photo):
-            if path == pathlib.Path(photo.path) or (
-                os.path.exists(path) and os.path.samefile(path, photo.path)
-            ):
+            if _is_same_file(path, photo.path):
                 reason = f"its {path.suffix} would replace the photo itself"
             elif not self._taken.add(os.path.abspath(path)):
                 reason = f"{path.name} holds the caption of another photo"
@@ -89,6 +89,11 @@ class CaptionFiles:
                     continue
                 before = None
             elif self.existing == "skip" and before is not None:
+                if not before:
+                    raise ValueError(
+                        f"{path.name} is there, without a caption that can be read; it "
+                        "is replaced only with overwrite"
+                    )
                 continue
             now = writer.read(path)
             text = joined(self.existing, before, self._text(writer, entry))
@@ -129,3 +134,10 @@ class CaptionFiles:
         """Remove what a killed run may have left unfinished beside a photo's files."""
         for _, path in self._paths(photo):
             path.with_name(f".{self.token}.part").unlink(missing_ok=True)
+
+
+def _is_same_file(path, photo_path):
+    try:
+        return path == pathlib.Path(photo_path) or os.path.samefile(path, photo_path)
+    except OSError:  # one of them is not there
+        return False

@@ -224,6 +224,14 @@ class CaptionJournal:
         for position, relative, *row in rows:
             yield position, os.fsdecode(relative), _entry(row)
 
+    def not_listed(self):
+        """The names of photos that are known and not among those that there are."""
+        rows = self._database.execute(
+            "SELECT name FROM photos WHERE name NOT IN (SELECT name FROM listing) "
+            "ORDER BY name"
+        )
+        return (os.fsdecode(name) for (name,) in rows)
+
     def close(self):
         self._database.close()
 

@@ -64,6 +64,7 @@ class CaptionRun:
         self.files = CaptionFiles(writers, existing, journal.token)
         self.style, self.settings, self.shard = style, settings, shard
         self.wants_thumbnails = False
+        self.refuses_to_lose = False  # rows that an output has and would not have
         self.num_photos = 0  # of all shards
         self.places = []  # (position, photo) and
         self.entries = []  # Entry, and
@@ -108,6 +109,8 @@ class CaptionRun:
             yield from ready
             self._write_down()
             self._write_down()  # what the first one wrote
+            if self.refuses_to_lose:
+                self._check_left_out()
             info = RunInfo(
                 self.settings["num_captions"], self.settings, self.journal.thumbnail
             )
@@ -121,6 +124,14 @@ class CaptionRun:
                 self.journal.set_fact("num_photos", self.num_photos)
                 self.journal.set_fact("sources", sources)
                 self.journal.set_fact("finished", True)
+
+    def _check_left_out(self):
+        for name in self.journal.not_listed():
+            if _is_there(name):
+                raise ValueError(
+                    f"{self.journal.folder} is of a run that had {name}, too; name it "
+                    "again, choose another output, or overwrite it."
+                )
 
     def _all_results(self):
         return (result_of(entry, self.style) for _, _, entry in self.journal.listed())
@@ -266,6 +277,15 @@ class CaptionRun:
             self.journal.add_thumbnails(thumbnails)
             self.journal.list(self.places)
         self.entries, self.places, self.written = [], [], []
+
+
+def _is_there(name):
+    """Whether there is a photo of this name, or the archive that it was in."""
+    while name and not os.path.lexists(name):
+        name = os.path.dirname(name)
+        if os.path.isdir(name):
+            return False
+    return bool(name)
 
 
 def _failed(photo, error, run):

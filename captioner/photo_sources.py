@@ -186,11 +186,14 @@ def _photos_of(path, must_exist):
 
 def _listed(files_from):
     """The paths in a list, one after the other."""
-    if os.fspath(files_from) == "-":
-        yield from _split(sys.stdin.buffer)
-    else:
-        with open(files_from, "rb") as file:
-            yield from _split(file)
+    with contextlib.ExitStack() as stack:
+        if os.fspath(files_from) == "-":
+            file = sys.stdin.buffer
+        else:
+            file = stack.enter_context(open(files_from, "rb"))
+        for path in _split(file):
+            # Lists that Windows wrote have a carriage return at the end of a line.
+            yield path if os.path.lexists(path) else path.removesuffix("\r")
 
 
 def _split(file):
@@ -322,17 +325,26 @@ def _archive(path, members):
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "it is not a file")
-        for member_name, stamp, member, reason in members(path):
-            base = posixpath.basename(member_name)
-            if base.startswith(".") or not _is_photo_name(base):
-                continue
-            name, relative = f"{path}/{member_name}", f"{folder}/{member_name}"
-            error = None
-            if ".." in member_name.split("/") or member_name.startswith("/"):
-                error = ImageError(name, "unsafe", "its name leads out of the archive")
-            elif reason:
-                error = ImageError(name, *reason)
-            yield Photo(name, relative, stamp, path, member, error)
+        with contextlib.closing(SeenNames()) as seen:
+            for member_name, stamp, member, reason in members(path):
+                base = posixpath.basename(member_name)
+                if base.startswith(".") or not _is_photo_name(base):
+                    continue
+                name, relative = f"{path}/{member_name}", f"{folder}/{member_name}"
+                error = None
+                if ".." in member_name.split("/") or member_name.startswith("/"):
+                    error = ImageError(
+                        name, "unsafe", "its name leads out of the archive"
+                    )
+                elif reason:
+                    error = ImageError(name, *reason)
+                number = 1
+                while not seen.add(name):
+                    number += 1
+                    name = f"{path}/{member_name} ({number})"
+                    reason = "the archive has another file of this name before it"
+                    error = ImageError(name, "clash", reason)
+                yield Photo(name, relative, stamp, path, member, error)
     except _ARCHIVE_ERRORS as error:
         yield Photo(path, folder, "", path, error=_unreadable(path, error))
 

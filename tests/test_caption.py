@@ -285,6 +285,86 @@ def test_two_photos_never_share_a_sidecar(task, good):
     assert (good / "horses.txt").read_text() == by_name["horses.jpg"].caption + "\n"
 
 
+def test_a_link_to_nothing_is_one_row(task, good):
+    (good / "gone.jpg").symlink_to("nowhere")
+    (good / "gone.txt").write_text("once upon a time")
+    for dry_run in (True, False):
+        results = list(captioner.caption(good, task, sidecars=True, dry_run=dry_run))
+        assert len(results) == 4
+    kinds = {Path(result.path).name: result.kind for result in results}
+    assert kinds["gone.jpg"] in ("kept", "missing") and kinds["coffee.jpg"] is None
+
+
+def test_what_holds_no_caption_is_kept_and_said(task, good, tmp_path):
+    (good / "kitten.xmp").write_text("no XMP at all")
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    shutil.copy(good / "coffee.jpg", copies)
+    results = list(
+        captioner.caption(
+            good, task, xmp=True, copies=copies, run_folder=tmp_path / "run"
+        )
+    )
+    by_name = {Path(result.path).name: result for result in results}
+    assert by_name["horses.jpg"].error is None
+    for name, file in (("kitten.jpg", "kitten.xmp"), ("coffee.jpg", "coffee.jpg")):
+        assert by_name[name].kind == "not_written"
+        assert f"{file} is there, without a caption" in by_name[name].error
+    assert (good / "kitten.xmp").read_text() == "no XMP at all"
+    assert (copies / "coffee.jpg").read_bytes() == (good / "coffee.jpg").read_bytes()
+
+
+def test_copies_are_not_put_where_the_next_run_would_find_them(task, good):
+    with pytest.raises(ValueError, match="must not lie among the photos"):
+        captioner.caption(good, task, copies=good / "captioned")
+    assert not (good / "captioned").exists()
+
+
+def test_an_archive_has_no_place_for_files_beside_its_photos(task, good, tmp_path):
+    archive = Path(shutil.make_archive(tmp_path / "shard", "zip", good))
+    results = [*captioner.caption(archive, task, sidecars=True)]
+    assert {result.kind for result in results} == {"clash"}
+    assert "name a sidecar folder" in results[0].error
+    texts = tmp_path / "texts"
+    results = [*captioner.caption(archive, task, sidecars=True, sidecar_folder=texts)]
+    assert {result.kind for result in results} == {None}
+    assert (texts / "shard" / "coffee.txt").exists()
+
+
+def test_another_list_never_drops_rows(task, good, tmp_path):
+    output, listed = tmp_path / "captions.csv", tmp_path / "list"
+
+    def run(*names, **arguments):
+        listed.write_text("\n".join(str(good / name) for name in names))
+        return [
+            *captioner.caption((), task, output, files_from=str(listed), **arguments)
+        ]
+
+    run("coffee.jpg", "horses.jpg")
+    before = output.read_bytes()
+    with pytest.raises(ValueError, match="of a run that had .*coffee.jpg, too"):
+        run("horses.jpg", "kitten.jpg")
+    assert output.read_bytes() == before
+    assert len(run("coffee.jpg", "horses.jpg", "kitten.jpg")) == 3
+    (good / "coffee.jpg").unlink()  # what is gone has no row
+    assert len(run("horses.jpg", "kitten.jpg")) == 2
+    assert b"coffee.jpg" not in output.read_bytes()
+
+
+def test_quiet_says_what_went_wrong(preset, good, tmp_path):
+    (good / "empty.jpg").touch()
+    (good / "kitten.txt").write_bytes("chat ôté".encode("latin-1"))
+    command = [*COMMAND, str(good), "--preset", str(preset), "-q", "--sidecars"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"skipped: {good / 'empty.jpg'}: the file is empty\n"
+    done = subprocess.run(
+        [*command, "--dry-run"], capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 1 and "Error" not in done.stderr
+    assert "kitten.jpg\tchat \\udcf4t\\udce9" in done.stdout
+
+
 def test_two_spellings_of_a_photo_do_not_clash(task, good, monkeypatch):
     monkeypatch.chdir(good)
     paths = ["coffee.jpg", "./coffee.jpg", good / "coffee.jpg", "../good/coffee.jpg"]

@@ -130,6 +130,24 @@ def test_lists(separator, monkeypatch):
     assert missing.error.kind == "missing"
 
 
+def test_a_list_that_windows_wrote():
+    make("1.jpg", "odd.jpg\r")
+    Path("list").write_bytes(b"1.jpg\r\nodd.jpg\r\n")
+    assert names(files_from="list") == ["1.jpg", "odd.jpg\r"]
+
+
+def test_two_files_of_one_name_in_an_archive_are_two_rows():
+    with tarfile.open("x.tar", "w") as archive:
+        for data in (b"one", b"two", b"three"):
+            info = tarfile.TarInfo("1.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    first, *others = find_photos("x.tar")
+    assert first.read() == b"one"
+    assert [each.name for each in others] == ["x.tar/1.jpg (2)", "x.tar/1.jpg (3)"]
+    assert {each.error.kind for each in others} == {"clash"}
+
+
 def write_zip(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():

@@ -200,7 +200,8 @@ def start(output, *more):
     """A run as a user starts it, in a process of its own."""
     command = [sys.executable, "-m", "captioner", "train", "scenes:64", str(output)]
     return subprocess.Popen(
-        [*command, *flags(SETTINGS), *map(str, more)],
+        # What runs in the background of a shell ignores Ctrl-C, and so do its children.
+        ["env", "--default-signal=INT", *command, *flags(SETTINGS), *map(str, more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

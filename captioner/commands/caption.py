@@ -239,13 +239,12 @@ class _Teller:
         self.counts[what] += 1
         path = printable(result.path)
         if self.as_json:
-            if not (self.quiet and self.to_files):
+            if result.error or not (self.quiet and self.to_files):
                 from captioner.caption_writers.tables import as_json
 
                 click.echo(json.dumps(as_json(result, self.num_captions)))
         elif result.error:
-            if not self.quiet:
-                click.echo(f"skipped: {path}: {result.error}", err=True)
+            click.echo(f"skipped: {path}: {result.error}", err=True)
         elif not self.to_files:
             words = [what.replace("_", " ")] if what in ("to_caption", "done") else []
             texts = result.captions or [result.caption] * (not words)
@@ -265,4 +264,5 @@ class _Teller:
 
 
 def _on_one_line(text):
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return text.encode("utf-8", "backslashreplace").decode()  # as of a Latin-1 file
