@@ -55,10 +55,11 @@ class FeatureCache:
     def __init__(self, folder, image_converter, vision_backbone):
         self.image_converter = image_converter
         self.vision_backbone = vision_backbone
+        self.fingerprint = vision_backbone.fingerprint()
         key = {
             "image_converter": _own_config(image_converter),
             "vision_backbone": _own_config(vision_backbone),
-            "fingerprint": vision_backbone.fingerprint(),
+            "fingerprint": self.fingerprint,
             "dtype": "float16",
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -85,6 +86,8 @@ class FeatureCache:
     def renewed(self):
         """The cache of the backbone as it is now: another one, in the same folder, when
         its weights have changed. Photos that this one has seen are not read again."""
+        if self.vision_backbone.fingerprint() == self.fingerprint:
+            return self
         cache = FeatureCache(
             self.folder.parent, self.image_converter, self.vision_backbone
         )

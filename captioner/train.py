@@ -246,7 +246,6 @@ def train(
         converter,
         captioner.caption_model.vision_backbone,
     )
-    given = cache.vision_backbone.fingerprint()
     train_examples = _with_features(cache, train_examples, flips)
     dev_examples = _with_features(cache, dev_examples)
     train_captions = [example["captions"] for example in train_examples]
@@ -263,8 +262,9 @@ def train(
 
         else:
             features = cache.renewed()
-            features.compute(train_images, flips)
-            features.compute(dev_images)
+            if features is not cache:
+                features.compute(train_images, flips)
+                features.compute(dev_images)
             images = features.reader(train_images, flips)
             _, read_dev = features.reader(dev_images)
         batches = RowBatches(
@@ -284,7 +284,7 @@ def train(
         dev_examples,
         data,
         recipe,
-        lambda captioner, best: _card(captioner, arguments, given, best),
+        lambda captioner, best: _card(captioner, arguments, cache.fingerprint, best),
         gradient_accumulation=gradient_accumulation,
         jit_compile=jit_compile,
         checkpoint_minutes=checkpoint_minutes,
