@@ -6,13 +6,12 @@ read and decoded, in processes of their own.
 
 import collections
 import concurrent.futures
-import contextlib
 import os
 import threading
 
 from captioner.decode_workers import DecodeWorkers
 from captioner.image_files import ImageError
-from captioner.litert_network import LiteRTNetwork
+from captioner.litert_network import image_network
 
 MOST_AT_ONCE = 4  # batches in the model; each takes memory
 
@@ -52,21 +51,10 @@ class BatchCaptioner:
             input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
             autograph=False,
         )
-        self._encode = self._network(captioner, num_threads)
-        self._largest = None  # batch that is known to fit
-
-    def _network(self, captioner, num_threads):
-        """The fastest way to run the image network here: tensor (B, H, W, 3) to array
-        (B, P, E). None for an ensemble, whose members have each their own."""
         backbone = captioner.caption_model.vision_backbone
-        if backbone is None:
-            return None
-        if backbone.architecture.startswith("efficientnet_lite"):
-            if not self._tf.config.list_physical_devices("GPU"):
-                with contextlib.suppress(RuntimeError):
-                    network = LiteRTNetwork(backbone, num_threads)
-                    return lambda images: network(images.numpy())
-        return lambda images: captioner.encode(images).numpy()
+        # None for an ensemble, whose members have each their own.
+        self._encode = backbone and image_network(backbone, num_threads)
+        self._largest = None  # batch that is known to fit
 
     def resize(self, pixels):
         """uint8 (H, W, 3) -> what the network takes, float32.

@@ -19,10 +19,10 @@ import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from captioner.image_files import ImageError, read_image_file
 from captioner.input_pipeline import image_batches
+from captioner.litert_network import image_network
 from captioner.presets import write_json
 from captioner.progress import progress_bar
 
@@ -135,12 +135,7 @@ class FeatureCache:
             BATCH_SIZE,
             lambda i, error: errors.update(dict.fromkeys(indices[i], error)),
         )
-        encode = tf.function(
-            lambda images: tf.cast(
-                self.vision_backbone(images[:, :, mirror], training=False), tf.float16
-            ),
-            input_signature=[batches.element_spec[1]],
-        )
+        encode = image_network(self.vision_backbone, os.cpu_count())
         shard_features, shard_contents = [], []
         with progress_bar(
             f"{self.vision_backbone.architecture}{suffix} features",
@@ -148,7 +143,8 @@ class FeatureCache:
             initial=len(images) - len(indices),
         ) as bar:
             for rows, batch in batches:
-                shard_features.extend(encode(batch).numpy())
+                features = encode(batch[:, :, mirror])
+                shard_features.extend(features.astype(np.float16))
                 shard_contents.extend(contents[row] for row in rows.numpy())
                 bar.update(len(rows))
                 if len(shard_contents) >= SHARD_SIZE:

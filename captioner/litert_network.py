@@ -5,11 +5,41 @@ the least of the processor's time for EfficientNet-Lite, less than half of that 
 TensorFlow graph, and gives the same captions.
 """
 
+import contextlib
 import threading
 
 from captioner.terminal import muted_stderr
 
 _converted = None, None  # the fingerprint of the last backbone, and its flatbuffer
+
+
+def image_network(vision_backbone, num_threads):
+    """The fastest way to run an image network here: LiteRT where it has shown to be,
+    and serves, the TensorFlow graph otherwise.
+
+    Args:
+        vision_backbone: a `VisionBackbone`.
+        num_threads: that one call uses; the graph takes TensorFlow's.
+
+    Returns:
+        Function of a tensor, float32 (B, H, W, 3), to an array, float32 (B, P, E); for
+        many threads at once.
+    """
+    import tensorflow as tf
+
+    if vision_backbone.architecture.startswith("efficientnet_lite"):
+        if not tf.config.list_physical_devices("GPU"):
+            with contextlib.suppress(RuntimeError):
+                network = LiteRTNetwork(vision_backbone, num_threads)
+                return lambda images: network(images.numpy())
+    encode = tf.function(
+        lambda images: vision_backbone(images, training=False),
+        input_signature=[
+            tf.TensorSpec((None, *vision_backbone.image_size, 3), tf.float32)
+        ],
+        autograph=False,
+    )
+    return lambda images: encode(images).numpy()
 
 
 class LiteRTNetwork:
