@@ -15,10 +15,11 @@ same length. In one run, in turn:
     products      the matrix products of greedy decoding alone, unrolled, in one graph
 
 The captions of all of them must be the same, or the run fails. Prints a table and one
-line of JSON: captions a second (the best of the repetitions, which take turns: what
-else the machine does only slows them), the seconds that the first call takes longer
-(tracing and compiling), and by how many MB a process grows at its peak, from the loaded
-model to its first captions.
+line of JSON: captions a second (the median of the repetitions), how many times as long
+KerasHub takes for the same (the median of the repetitions' ratios: the ways take turns,
+every other time in the opposite order, so that what else the machine does meets all
+alike), the seconds that the first call takes longer (tracing and compiling), and by how
+many MB a process grows at its peak, from the loaded model to its first captions.
 """
 
 import argparse
@@ -296,18 +297,22 @@ def measure(bench, names, features, repetitions):
         found[name] = way(given[name])
         figures[name] = {"first_seconds": time.perf_counter() - started}
     for repetition in range(repetitions):
-        for name, way in ways.items():
+        for name in names if repetition % 2 else names[::-1]:
             if name == "tutorial" and repetition:
                 continue
             started = time.perf_counter()
-            way(given[name])
+            ways[name](given[name])
             seconds[name].append(time.perf_counter() - started)
     for name, each in figures.items():
-        best = min(seconds[name])
-        each["seconds"] = best
-        each["captions_per_second"] = len(given[name]) / best
-        each["first_seconds"] = max(each["first_seconds"] - best, 0.0)
+        median = float(np.median(seconds[name]))
+        each["seconds"] = median
+        each["captions_per_second"] = len(given[name]) / median
+        each["first_seconds"] = max(each["first_seconds"] - median, 0.0)
         each["peak_mb"] = peak_of(bench, name, given[name])
+        theirs = name.replace("captioner", "KerasHub")
+        if theirs != name and theirs in seconds:
+            ratios = np.divide(seconds[theirs], seconds[name])
+            each["keras_hub_times"] = float(np.median(ratios))
     return figures, found
 
 
@@ -317,7 +322,7 @@ def main():
     parser.add_argument("--random", nargs=2, metavar=("MIXER", "FUSION"))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--length", type=int, default=20, help="tokens of a caption")
-    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     bench = Bench(arguments.preset, arguments.length, arguments.random)
@@ -325,7 +330,10 @@ def main():
         return print_peak(bench, *arguments.peak_of)
 
     records, different = [], []
-    print(f"{'':24}{'captions/s':>12}{'x greedy':>10}{'first s':>9}{'peak MB':>9}")
+    print(
+        f"{'':24}{'captions/s':>12}{'x greedy':>10}{'first s':>9}{'peak MB':>9}"
+        f"{'KerasHub':>10}"
+    )
 
     def report(bench, batch_size, names):
         features = bench.features(batch_size)
@@ -334,9 +342,11 @@ def main():
         greedy = figures["captioner greedy"]["captions_per_second"]
         for name, each in figures.items():
             ratio = each["captions_per_second"] / greedy
+            times = each.get("keras_hub_times")
             print(
                 f"  {name:22}{each['captions_per_second']:12.1f}{ratio:10.2f}"
                 f"{each['first_seconds']:9.1f}{each['peak_mb']:9.0f}"
+                + (f"{times:10.2f}" if times else "")
             )
             place = {"batch": batch_size, "tokens": bench.length, "way": name}
             records.append({**place, **each})

@@ -16,7 +16,7 @@ from captioner.samplers import (
     SamplerOutput,
     TokenRules,
 )
-from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK
+from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, top_k
 from captioner.tokenizer import Tokenizer
 
 PAD, START, END = 0, 1, 2
@@ -753,3 +753,16 @@ def test_constraints_that_cannot_be_kept(kwargs, complaint):
         Constraints(**kwargs).token_rules(tokenizer, 8)
     fits = Constraints(prefix="A photo", banned=["cat", "a cat"], max_length=80)
     assert fits.token_rules(tokenizer, 8).max_length == 80
+
+
+@pytest.mark.parametrize("size", [5, 640, 641, 2_924])
+@pytest.mark.parametrize("different", [2, 40, 10**6])
+def test_top_k_is_that_of_tensorflow(size, different):
+    random = np.random.default_rng(size)
+    values = random.integers(-1, different, (3, 4, size))
+    values = tf.constant(values, tf.float32)
+    for k in (1, 3, 5):
+        found, places = top_k(values, k)
+        expected, their_places = tf.math.top_k(values, k)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(places, their_places)  # the first of equals

@@ -6,7 +6,7 @@ import numbers
 import tensorflow as tf
 
 from captioner.samplers.constraints import check_number
-from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler, log
+from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler, log, top_k
 
 
 class BeamSampler(Sampler):
@@ -52,7 +52,7 @@ class BeamSampler(Sampler):
         (B, K, V), and counts `probabilities`; often the same."""
         K, V = probabilities.shape[1:]
         each = min(K, V)  # the K best of all are among the K best of each beam
-        values, words = tf.math.top_k(wanted, each)
+        values, words = top_k(wanted, each)
         allowed, values = values >= 0, log(values)
         gained = values
         if wanted is not probabilities:

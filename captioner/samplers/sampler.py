@@ -276,6 +276,35 @@ class Sampler(abc.ABC):
         return None, words, log(chosen), status
 
 
+def top_k(values, k):
+    """What `tf.math.top_k` returns, several times as fast for few of many.
+
+    The k largest are in the k parts of a row whose own largest are the largest: only
+    these are looked through, in their order, so that of equals the first counts.
+
+    Args:
+        values: float (..., V), all above the least float.
+        k: int, at most V.
+
+    Returns:
+        The values, largest first, and their int32 places in V, both (..., k).
+    """
+    size, part = values.shape[-1], 64
+    if size < 2 * part * k:
+        return tf.math.top_k(values, k)
+    number = -(-size // part)
+    filled = [[0, 0]] * (len(values.shape) - 1) + [[0, number * part - size]]
+    parts = tf.pad(values, filled, constant_values=values.dtype.min)
+    rows = tf.reshape(parts, (-1, number, part))
+    _, chosen = tf.math.top_k(tf.reduce_max(rows, axis=-1), k)
+    chosen = tf.sort(chosen, axis=-1)
+    found = tf.reshape(tf.gather(rows, chosen, batch_dims=1), (-1, k * part))
+    found, places = tf.math.top_k(found, k)
+    places = part * tf.gather(chosen, places // part, batch_dims=1) + places % part
+    shape = tf.concat([tf.shape(values)[:-1], [k]], axis=0)
+    return tf.reshape(found, shape), tf.reshape(places, shape)
+
+
 def log(probabilities):
     """Log-probabilities, no lower than -85: of what is less likely, softmax knows no
     more."""
