@@ -185,46 +185,38 @@ class TokenRules:
     prefix: tuple = ()
     bad_endings: tuple = ()
 
-    def for_rows(self, number):
-        """What N captions may go on with, as a function for each step of a loop.
+    def probabilities(self, logits, token_ids, index):
+        """What each caption may go on with.
 
         Args:
-            number: N, may be a tensor.
+            logits: (N, V), of the next token.
+            token_ids: int32 (N, L), what was written before `index`.
+            index: int32, may be a tensor.
 
         Returns:
-            A function of logits (N, V), of token_ids int32 (N, L), what was written
-            before `index`, and of index. It returns probabilities, float32 (N, V),
-            `BANNED` where a token may not be written; they are not scaled anew to sum
-            to 1 without those.
+            Probabilities, float32 (N, V), `BANNED` where a token may not be written;
+            they are not scaled anew to sum to 1 without those.
         """
-        words = [phrase[0] for phrase in self.banned if len(phrase) == 1]
-        never = np.array([self.start_id, self.pad_id, *words], "int32")
-        # Written in place, and found once: a mask over all of V would be another
-        # reading of all probabilities at each step.
-        never = cells(tf.broadcast_to(never, [number, len(never)]))
-        banned = tf.fill(tf.shape(never)[:2], BANNED)
-
-        def probabilities(logits, token_ids, index):
-            logits = tf.cast(logits, tf.float32)
-            if self.repetition_penalty != 1:
-                logits = self._penalise(logits, token_ids, index)
-            # Rather than log-probabilities: of these only the chosen ones are needed.
-            found = tf.nn.softmax(logits)
-            if self.prefix:
-                last = len(self.prefix) - 1
-                wanted = tf.gather(tf.constant(self.prefix), tf.minimum(index, last))
-                free = (index > last) | (tf.range(logits.shape[-1]) == wanted)
-                found = tf.where(free, found, BANNED)
-            found = tf.tensor_scatter_nd_update(found, never, banned)
-            bans = [*self._bans(token_ids, index)]
-            if bans:
-                ids, hits = (tf.concat(each, axis=1) for each in zip(*bans))
-                # 2 leaves a probability as it is.
-                hits = tf.where(hits, BANNED, 2.0)
-                found = tf.tensor_scatter_nd_min(found, cells(ids), hits)
-            return found
-
-        return probabilities
+        logits = tf.cast(logits, tf.float32)
+        if self.repetition_penalty != 1:
+            logits = self._penalise(logits, token_ids, index)
+        # Rather than log-probabilities: of these only the chosen ones are needed.
+        found = tf.nn.softmax(logits)
+        words = np.arange(logits.shape[-1])
+        never = [phrase[0] for phrase in self.banned if len(phrase) == 1]
+        free = ~np.isin(words, [self.start_id, self.pad_id, *never])
+        if self.prefix:
+            last = len(self.prefix) - 1
+            wanted = tf.gather(tf.constant(self.prefix), tf.minimum(index, last))
+            free = free & ((index > last) | (words == wanted))
+        found = tf.where(free, found, BANNED)
+        bans = [*self._bans(token_ids, index)]
+        if bans:
+            ids, hits = (tf.concat(each, axis=1) for each in zip(*bans))
+            # 2 leaves a probability as it is.
+            hits = tf.where(hits, BANNED, 2.0)
+            found = tf.tensor_scatter_nd_min(found, cells(ids), hits)
+        return found
 
     def good_lengths(self, token_ids, lengths):
         """Where captions that could not be ended have to be cut so that they do not

@@ -116,7 +116,6 @@ class Sampler(abc.ABC):
 
     def __call__(self, next, text_cache, batch_size, rules):
         B, K, L = batch_size, self.rows_per_image, rules.max_length
-        allowed = rules.for_rows(B * K)
 
         def keep_going(*state):
             return tf.reduce_any(SamplerState(*state).open)
@@ -126,7 +125,7 @@ class Sampler(abc.ABC):
             logits, cache = next(
                 tf.reshape(state.words, [B * K]), state.cache, state.index
             )
-            probabilities = allowed(
+            probabilities = rules.probabilities(
                 logits, tf.reshape(state.token_ids, [B * K, L]), state.index
             )
             probabilities = tf.reshape(probabilities, [B, K, logits.shape[-1]])
@@ -181,7 +180,7 @@ class Sampler(abc.ABC):
         """Which tokens come next.
 
         Args:
-            probabilities: float32 (B, K, V), see `TokenRules.for_rows`.
+            probabilities: float32 (B, K, V), see `TokenRules.probabilities`.
             state: `SamplerState`.
             rules: `TokenRules`.
 
