@@ -9,6 +9,10 @@ of self-critical sequence training", 2020).
     reward    = CIDEr-D(caption, captions that people wrote)
     advantage = reward - mean reward of the photo's other sampled captions
     loss      = -advantage * log p(caption | photo), the mean over sampled tokens
+
+p is what was sampled from, which never writes the unknown word. Were it that of the
+whole vocabulary, captions worse than the others would make the unknown word likelier
+after their first words, without limit, since it is never sampled and never punished.
 """
 
 import time
@@ -105,6 +109,9 @@ class CiderOptimization:
             captioner.preprocessor,
             RandomSampler(num_hypotheses=samples),
         )
+        tokenizer = captioner.preprocessor.tokenizer
+        never = [tokenizer.start_id, tokenizer.pad_id, tokenizer.unknown_id]
+        self.never = np.isin(np.arange(tokenizer.vocabulary_size), never)
 
     def view(self, x, y, sample_weight):
         """The images, and which they are."""
@@ -165,7 +172,9 @@ class CiderOptimization:
         """See `train_step.crossentropy`."""
         x, y, weights, sampled = batch
         # Of what was sampled without dropout: the gradient of the expected reward.
-        losses = self.loss.call(y, model(x, training=False))
+        logits = model(x, training=False)
+        unwritten = self.never & (sampled > 0)[:, :, None]
+        losses = self.loss.call(y, tf.where(unwritten, -1e9, logits))
         number = tf.maximum(tf.reduce_sum(sampled), 1.0)
         return tf.reduce_sum(losses * weights) / number, number
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from captioner.caption_model import CaptionModel
 from captioner.cider_optimization import CiderOptimization, CiderReward
@@ -114,3 +115,19 @@ def test_a_token_weighs_its_captions_advantage(parts, captions):
     np.testing.assert_allclose(weights[0, n : n + 2], 0.75 * (bad - good), rtol=1e-5)
     np.testing.assert_allclose(weights[0, n + 2 : 2 * n + 2], 0.25 * (n + 2) / n)
     assert sampled[0].sum() == n + 2 and sampled[0, : n + 2].all()
+
+
+def test_what_is_never_sampled_does_not_become_likelier(parts, captions):
+    captioner, batches = parts
+    tokenizer = captioner.preprocessor.tokenizer
+    reward = CiderReward(tokenizer, captions)
+    stage = CiderOptimization(1, captioner, reward, K)
+    stage.notes, model = {}, captioner.caption_model
+    [batch, *_] = batches.dataset(0).map(stage.view)
+    with tf.GradientTape() as tape:
+        loss, _ = stage.objective(model, stage.prepare(batch, tf.constant(1)))
+    bias = model.logits_dense.bias.value
+    gradient = tape.gradient(loss, bias).numpy()
+    never = [tokenizer.start_id, tokenizer.pad_id, tokenizer.unknown_id]
+    assert np.all(gradient[never] == 0)
+    assert np.count_nonzero(gradient) == len(gradient) - len(never)
