@@ -15,7 +15,6 @@ import pytest
 ROOMS = [
     "terminal",
     "progress",
-    "terminal",
     "presets",
     "image_files",
     "photo_sources",
@@ -38,6 +37,7 @@ ROOMS = [
     "datasets",
     "input_pipeline",
     "row_batches",
+    "litert_network",
     "feature_cache",
     "metrics",
     "optimizers",
@@ -57,7 +57,6 @@ ROOMS = [
     "caption_writers",
     "caption_files",
     "caption_outputs",
-    "litert_network",
     "caption_engine",
     "ray_engine",
     "caption_run",
