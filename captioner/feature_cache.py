@@ -19,8 +19,10 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from captioner.image_files import ImageError, read_image_file
+from captioner.image_views import View
 from captioner.input_pipeline import image_batches
 from captioner.litert_network import image_network
 from captioner.presets import write_json
@@ -28,7 +30,6 @@ from captioner.progress import progress_bar
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
-_FLIPPED = " flipped"  # after the content of a photo whose mirror image is meant
 
 
 class FeatureCache:
@@ -48,8 +49,7 @@ class FeatureCache:
     features = read([0, 1, 2])  # float16 (3, P, E)
     ```
 
-    With `flips` the features of each photo and of its mirror image are kept: those of
-    the photo alone stay where they are.
+    Those of other views of a photo (`image_views`) stand beside those of the photo.
     """
 
     def __init__(self, folder, image_converter, vision_backbone):
@@ -94,12 +94,12 @@ class FeatureCache:
         cache._content_of = self._content_of
         return cache
 
-    def compute(self, images, flips=False):
+    def compute(self, images, views=(View(),)):
         """Compute and keep the features of all photos that have none yet.
 
         Args:
             images: a sequence of paths, encoded bytes or uint8 arrays.
-            flips: also compute those of the photos mirrored left to right.
+            views: `View`s of each photo.
 
         Returns:
             dict of index into `images` -> `ImageError`, for the unreadable ones.
@@ -107,17 +107,17 @@ class FeatureCache:
         Raises:
             OSError: the disk is full; what was finished stays.
         """
-        errors = self._compute(images)
-        if flips:
-            errors.update(self._compute(images, _FLIPPED))
+        errors = {}
+        for view in views:
+            errors.update(self._compute(images, view))
         return errors
 
-    def _compute(self, images, suffix=""):
+    def _compute(self, images, view):
         errors = {}
         missing = {}  # content -> its indices; a photo that is there twice is done once
         for index, image in enumerate(images):
             try:
-                content = self._content(image) + suffix
+                content = f"{self._content(image)}{view}"
             except ImageError as error:
                 errors[index] = error
                 continue
@@ -126,8 +126,6 @@ class FeatureCache:
         if not missing:
             return errors
         contents, indices = list(missing), list(missing.values())
-        # Of the converted photo, which is the same as to convert the mirrored one.
-        mirror = slice(None, None, -1 if suffix == _FLIPPED else None)
 
         batches = image_batches(
             [images[first] for first, *_ in indices],
@@ -138,14 +136,16 @@ class FeatureCache:
         encode = image_network(self.vision_backbone, os.cpu_count())
         shard_features, shard_contents = [], []
         with progress_bar(
-            f"{self.vision_backbone.architecture}{suffix} features",
+            f"{self.vision_backbone.architecture}{view} features",
             total=len(images),
             initial=len(images) - len(indices),
         ) as bar:
             for rows, batch in batches:
-                features = encode(batch[:, :, mirror])
+                batch_contents = [contents[row] for row in rows.numpy()]
+                seen = [view.of(*each) for each in zip(batch.numpy(), batch_contents)]
+                features = encode(tf.constant(np.stack(seen)))
                 shard_features.extend(features.astype(np.float16))
-                shard_contents.extend(contents[row] for row in rows.numpy())
+                shard_contents.extend(batch_contents)
                 bar.update(len(rows))
                 if len(shard_contents) >= SHARD_SIZE:
                     self._write_shard(shard_features, shard_contents)
@@ -154,25 +154,25 @@ class FeatureCache:
                 self._write_shard(shard_features, shard_contents)
         return errors
 
-    def reader(self, images, flips=False):
+    def reader(self, images, views=(View(),)):
         """What `training_batches` needs to train from the cache.
 
         Args:
             images: photos that `compute` has seen.
-            flips: whether the mirrored ones are there, too.
+            views: `View`s that were computed.
 
         Returns:
             ("image_features", read): `read` takes int64 indices (B,) into `images`
-            and returns their features, float16 (B, P, E). With `flips` an index plus
-            the number of images is that of the mirrored photo.
+            and returns their features, float16 (B, P, E): those of the first view.
+            An index plus the number of images is that of the second view, and so on.
 
         Raises:
             KeyError: a photo has not been computed.
         """
         contents = [self._content(image) for image in images]
-        if flips:
-            contents += [content + _FLIPPED for content in contents]
-        places = [self._row_of[content] for content in contents]
+        places = [
+            self._row_of[f"{content}{view}"] for view in views for content in contents
+        ]
 
         def read(indices):
             features = np.empty((len(indices), *self.feature_shape), np.float16)

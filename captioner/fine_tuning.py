@@ -7,13 +7,9 @@ layers: by cross-entropy, as before, with a lower learning rate.
 
 import tensorflow as tf
 
+from captioner.image_views import augment
 from captioner.train_step import crossentropy
 from captioner.training_run import Crossentropy
-
-# How far a photo is changed. Mildly: what a caption speaks of may lie at the edge.
-SMALLEST_CROP = 0.8  # of height and width
-BRIGHTNESS = 0.1  # of the range of pixels, up or down
-CONTRAST = (0.8, 1.2)
 
 
 class FineTuning(Crossentropy):
@@ -49,34 +45,3 @@ class FineTuning(Crossentropy):
         return crossentropy(
             model, ({**x, "image_features": features}, y, sample_weight)
         )
-
-
-def augment(images, seed):
-    """Crops, brightens or darkens photos, and changes their contrast.
-
-    Args:
-        images: float32 RGB (B, H, W, 3), 0 to 255.
-        seed: int32 (2,), decides all of it.
-
-    Returns:
-        The same of them.
-
-    Example:
-
-    >>> augment(tf.zeros((2, 32, 32, 3)), [1, 2]).shape
-    TensorShape([2, 32, 32, 3])
-    """
-    number, height, width, _ = images.shape
-    seeds = tf.unstack(tf.random.split(seed, 4))
-
-    def draw(index, shape, least, most):
-        return tf.random.stateless_uniform(shape, seeds[index], least, most)
-
-    side = draw(0, (number, 2), SMALLEST_CROP, 1.0)
-    corner = draw(1, (number, 2), 0.0, 1.0) * (1.0 - side)
-    boxes = tf.concat([corner, corner + side], axis=1)
-    images = tf.image.crop_and_resize(images, boxes, tf.range(number), (height, width))
-    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
-    images = mean + (images - mean) * draw(2, (number, 1, 1, 1), *CONTRAST)
-    images += 255.0 * draw(3, (number, 1, 1, 1), -BRIGHTNESS, BRIGHTNESS)
-    return tf.clip_by_value(images, 0.0, 255.0)

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from captioner.image_files import ImageError, load_image
+from captioner.image_views import View
 
 
 def image_batches(images, image_converter, batch_size, on_error):
@@ -111,22 +112,24 @@ def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
     return batches, steps
 
 
-def image_reader(images, image_converter):
+def image_reader(images, image_converter, views=(View(),)):
     """What `training_batches` and `RowBatches` need to train from photos.
 
     Args:
         images: N paths, encoded bytes or uint8 arrays.
         image_converter: an `ImageConverter`.
+        views: `View`s of each photo.
 
     Returns:
         ("images", read): `read` takes int64 indices (B,) and returns float32
-        (B, H, W, 3); an index plus N is that of the photo mirrored left to right.
+        (B, H, W, 3), in the first view; an index plus N is that of the second, and so
+        on.
     """
 
     def read_one(index):
-        flipped, index = divmod(int(index), len(images))
+        number, index = divmod(int(index), len(images))
         photo = image_converter(load_image(images[index]))
-        return photo[:, ::-1] if flipped else photo
+        return views[number].of(photo, str(index))
 
     def read(indices):
         return np.stack([read_one(index) for index in indices])

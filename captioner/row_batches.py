@@ -22,8 +22,9 @@ class RowBatches:
         rows: for each image an int32 array (3, T).
         batch_size: B; what fills no batch is left out of an epoch.
         seed: int.
-        flippable: bool (N,), which images may be flipped; `read` then takes the index
-            of an image plus N for its flipped features. None for no flips.
+        views: bool (V, N), which views of each image may be seen, as drawn anew each
+            epoch; `read` takes the index of an image plus v N for its view v. None for
+            the first view alone.
 
     Attributes:
         steps: how many batches an epoch has.
@@ -32,7 +33,7 @@ class RowBatches:
         ValueError: there are fewer images than `batch_size`.
     """
 
-    def __init__(self, images, rows, batch_size, seed, flippable=None):
+    def __init__(self, images, rows, batch_size, seed, views=None):
         if len(rows) < batch_size:
             raise ValueError(
                 f"There are only {len(rows)} images to train on. "
@@ -43,7 +44,7 @@ class RowBatches:
         self.lengths = np.array([row.shape[1] for row in rows])
         self.batch_size = batch_size
         self.seed = seed
-        self.flippable = flippable
+        self.views = views
         self.steps = len(rows) // batch_size
         self.feature_spec = tf.TensorSpec(
             (None, *self.read(np.zeros(1, np.int64)).shape[1:]),
@@ -51,7 +52,7 @@ class RowBatches:
         )
 
     def epoch(self, epoch):
-        """The images of an epoch: int64 (steps, B); an index plus N is flipped."""
+        """The images of an epoch: int64 (steps, B); plus v N for the view v."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.rows))[: self.steps * self.batch_size]
         pool = POOL * self.batch_size
@@ -62,9 +63,10 @@ class RowBatches:
             ]
         batches = order.reshape(self.steps, self.batch_size)
         batches = batches[random.permutation(self.steps)]
-        if self.flippable is not None:
-            flipped = random.random(batches.shape) < 0.5
-            batches = batches + len(self.rows) * (flipped & self.flippable[batches])
+        if self.views is not None:
+            allowed = self.views[:, batches].cumsum(axis=0)  # how many so far
+            drawn = (random.random(batches.shape) * allowed[-1]).astype(int)
+            batches = batches + len(self.rows) * (allowed > drawn).argmax(axis=0)
         return batches
 
     def padded_length(self, indices):

@@ -28,6 +28,7 @@ from captioner.feature_cache import FeatureCache
 from captioner.fine_tuning import FineTuning
 from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
+from captioner.image_views import View, image_views
 from captioner.input_pipeline import image_reader
 from captioner.optimizers import adamw
 from captioner.preprocessor import CaptionPreprocessor
@@ -48,6 +49,7 @@ _COUNTS = {  # name: the least
     "gradient_accumulation": 1,
     "epochs": 0,
     "patience": 1,
+    "augmentations": 0,
     "fine_tune_epochs": 0,
     "fine_tune_layers": 1,
     "cider_epochs": 0,
@@ -97,6 +99,7 @@ def train(
     clip_norm=5.0,
     ema_epochs=1.0,
     flips=False,
+    augmentations=0,
     fine_tune_epochs=0,
     fine_tune_layers=8,
     fine_tune_learning_rate=1e-4,
@@ -158,6 +161,9 @@ def train(
         flips: half of the photos, chosen anew each epoch, are seen mirrored left to
             right, where no caption has the word "left" or "right". Twice the
             features are kept.
+        augmentations: so many copies of each photo (and of its mirror image) are
+            cropped, brightened and changed in contrast by chance, and in each epoch
+            one of all these views is seen. Of each of them the features are kept.
         fine_tune_epochs, fine_tune_layers: how long the top of the backbone learns,
             and how many of its layers, see `FineTuning`. All features are then
             computed anew for a part that comes after it.
@@ -246,7 +252,8 @@ def train(
         converter,
         captioner.caption_model.vision_backbone,
     )
-    train_examples = _with_features(cache, train_examples, flips)
+    views = image_views(flips, augmentations)
+    train_examples = _with_features(cache, train_examples, views)
     dev_examples = _with_features(cache, dev_examples)
     train_captions = [example["captions"] for example in train_examples]
     train_images = [example["image"] for example in train_examples]
@@ -254,7 +261,9 @@ def train(
 
     def data(stage):
         if stage.backbone_layers:
-            images = image_reader(train_images, converter)
+            # Changed anew each time that they are seen.
+            stage_views = image_views(flips)
+            images = image_reader(train_images, converter, stage_views)
             _, read = image_reader(dev_images, converter)
 
             def read_dev(indices):
@@ -263,16 +272,17 @@ def train(
         else:
             features = cache.renewed()
             if features is not cache:
-                features.compute(train_images, flips)
+                features.compute(train_images, views)
                 features.compute(dev_images)
-            images = features.reader(train_images, flips)
+            stage_views = views
+            images = features.reader(train_images, views)
             _, read_dev = features.reader(dev_images)
         batches = RowBatches(
             images,
             captioner.preprocessor.rows(train_captions),
             batch_size,
             seed,
-            _flippable(train_captions) if flips else None,
+            _seen_views(stage_views, train_captions),
         )
         return batches, read_dev
 
@@ -413,10 +423,13 @@ def _new_captioner(arguments, examples, precision):
     )
 
 
-def _flippable(captions):
-    """Of which photos the captions are as true of the mirrored photo, bool (N,)."""
+def _seen_views(views, captions):
+    """Which views of each photo its captions are as true of, bool (V, N)."""
     sides = re.compile(r"\b(left|right)", re.IGNORECASE)
-    return np.array([not any(map(sides.search, texts)) for texts in captions])
+    flippable = [not any(map(sides.search, texts)) for texts in captions]
+    return np.array(
+        [flippable if view.mirrored else [True] * len(captions) for view in views]
+    )
 
 
 def _card(captioner, arguments, given, best):
@@ -471,10 +484,10 @@ def _open_run(output, new_recipe, resume):
     return new_recipe
 
 
-def _with_features(cache, examples, flips=False):
+def _with_features(cache, examples, views=(View(),)):
     """The examples whose photos can be read, after their features are cached."""
     images = [example["image"] for example in examples]
-    errors = cache.compute(images, flips)
+    errors = cache.compute(images, views)
     for error in errors.values():
         print(f"left out: {error}", file=sys.stderr)
     if len(errors) == len(examples):

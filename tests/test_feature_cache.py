@@ -15,6 +15,7 @@ from captioner.feature_cache import FeatureCache
 from captioner.image_captioner import ImageCaptioner
 from captioner.image_converter import ImageConverter
 from captioner.image_files import load_image
+from captioner.image_views import image_views
 from captioner.input_pipeline import image_reader, training_batches
 
 
@@ -75,12 +76,27 @@ def test_flips_are_the_features_of_mirrored_photos(
     images = drawn(3)
     cache = FeatureCache(tmp_path, converter, tiny_backbone)
     cache.compute(images[:2])
-    assert cache.compute(images, flips=True) == {} and len(cache) == 6
+    assert cache.compute(images, image_views(flips=True)) == {} and len(cache) == 6
     for opened in (cache, FeatureCache(tmp_path, converter, tiny_backbone)):
-        _, read = opened.reader(images, flips=True)
+        _, read = opened.reader(images, image_views(flips=True))
         mirrored = np.stack([converter(image[:, ::-1]) for image in images])
         expected = [*features_of(cache, images), *tiny_backbone(mirrored).numpy()]
         np.testing.assert_allclose(read(np.arange(6)), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_changed_views_are_the_same_in_every_run_and_batch(
+    tiny_backbone, converter, tmp_path, small_shards
+):
+    images, views = drawn(3), image_views(flips=True, augmentations=2)
+    caches = [FeatureCache(tmp_path / n, converter, tiny_backbone) for n in "ab"]
+    caches[0].compute(images, views)
+    caches[1].compute(images[2:], views)  # another batch, another order
+    caches[1].compute(images[:2], views)
+    first, second = (c.reader(images, views)[1](np.arange(18)) for c in caches)
+    np.testing.assert_allclose(first, second, rtol=2e-3, atol=1e-3)
+    # All views of all photos differ.
+    apart = np.abs(first[:, None] - first[None]).max(axis=(2, 3)) + 9 * np.eye(18)
+    assert apart.min() > 0.01
 
 
 def test_features_lie_in_float16_shards(

@@ -21,6 +21,7 @@ ROOMS = [
     "decode_workers",
     "image_decoder",
     "image_converter",
+    "image_views",
     "tokenizer",
     "preprocessor",
     "backbones",

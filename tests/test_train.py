@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import captioner
 from captioner.datasets import load_dataset
-from captioner.fine_tuning import augment
+from captioner.image_views import augment
 from captioner.training_run import Step, TrainingError
 
 SETTINGS = {
@@ -33,8 +33,15 @@ SETTINGS = {
     "cider_epochs": 1,
     "cider_crossentropy": 0.1,
     "flips": True,
+    "augmentations": 1,
 }
-PLAIN = {**SETTINGS, "fine_tune_epochs": 0, "cider_epochs": 0, "flips": False}
+PLAIN = {
+    **SETTINGS,
+    "fine_tune_epochs": 0,
+    "cider_epochs": 0,
+    "flips": False,
+    "augmentations": 0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,13 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 )
 @click.option("--flips", is_flag=True, help="See half of the photos mirrored.")
 @click.option(
+    "--augmentations",
+    type=int,
+    default=0,
+    show_default=True,
+    help="See each photo in so many more views, each a little changed.",
+)
+@click.option(
     "--fine-tune-epochs",
     type=int,
     default=0,
