@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from captioner import presets
+from captioner.backbones import VisionBackbone
 from captioner.caption_crossentropy import CaptionCrossentropy
 from captioner.caption_model import CaptionModel
 from captioner.generate_result import GenerateResult, Hypothesis
@@ -395,6 +396,60 @@ class ImageCaptioner:
                 f"{folder}: cannot be rebuilt ({first_line})"
             ) from error
         return cls(caption_model, preprocessor, sampler)
+
+    def with_image_size(self, side):
+        """This captioner for photos of another size, to go on training with.
+
+        A network often sees more in photos that are somewhat larger than those it was
+        trained on (Touvron et al., "Fixing the train-test resolution discrepancy",
+        2019). All weights stay, but for what depends on the place in the grid, which
+        is interpolated to the new grid.
+
+        Args:
+            side: of the square photos, in pixels.
+
+        Returns:
+            Another `ImageCaptioner`.
+
+        Raises:
+            ValueError: it has no image network.
+
+        Example:
+
+        ```python
+        model = captioner.ImageCaptioner.from_preset("efficientnet_lite2_lstm_flickr8k")
+        model.with_image_size(384).generate("photo.jpg")
+        ```
+        """
+        config = self.caption_model.get_config()
+        if config["vision_backbone"] is None:
+            raise ValueError("This captioner has no image network to see photos with.")
+        backbone = VisionBackbone.from_config(
+            {**config["vision_backbone"], "image_size": (side, side)}
+        )
+        caption_model = CaptionModel(
+            **{
+                **config,
+                "vision_backbone": backbone,
+                "image_feature_shape": backbone.feature_shape,
+            }
+        )
+        old_grid = self.caption_model.vision_backbone.network.output_shape[1:3]
+        for old, new in zip(self.caption_model.weights, caption_model.weights):
+            value = old.numpy()
+            if old.shape != new.shape:  # a bias for each position, (..., P, D)
+                value = tf.image.resize(
+                    value.reshape(-1, *old_grid, old.shape[-1]),
+                    backbone.network.output_shape[1:3],
+                )
+                value = tf.reshape(value, new.shape)
+            new.assign(value)
+        preprocessor = CaptionPreprocessor(
+            ImageConverter((side, side), self.preprocessor.image_converter.resize_mode),
+            self.preprocessor.tokenizer,
+            self.preprocessor.max_sequence_length,
+        )
+        return type(self)(caption_model, preprocessor, self.sampler)
 
     def save_to_preset(self, path, recipe=None, scores=None, card="", dtype="float32"):
         """Write a preset folder; it is there whole or not at all.

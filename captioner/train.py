@@ -135,8 +135,8 @@ def train(
         output: folder for everything that is written; new, or one to resume.
         backbone: a name of `backbone_names()`.
         weights: "imagenet", the path of a `.weights.h5`, or None for random ones.
-        image_size: side of the square photos in pixels; by default what the
-            backbone's weights were trained at.
+        image_size: side of the square photos in pixels; by default that of
+            `init_from`, or what the backbone's weights were trained at.
         resize_mode: "squash", "crop" or "pad", for photos that are not square.
         pooling: None for the grid of features, "avg" for their mean.
         mixer, fusion, num_layers, hidden_dim, intermediate_dim, num_heads, dropout:
@@ -177,7 +177,8 @@ def train(
         distribute: None, "mirrored", "multiworker" or "tpu", see `Distribution`.
             `batch_size` is that of all devices together.
         init_from: a preset to go on from, by name or folder: its image network,
-            decoder and vocabulary take the place of what the arguments say of them.
+            decoder and vocabulary take the place of what the arguments say of them,
+            but for `image_size`, see `ImageCaptioner.with_image_size`.
         seed: decides the first weights, the order of photos, dropout, and samples.
         checkpoint_minutes: how often the state is kept within an epoch.
         cache_dir: where features are kept; by default `OUTPUT/features`.
@@ -231,6 +232,8 @@ def train(
     with distribution.strategy.scope():
         if init_from is not None:
             captioner = ImageCaptioner.from_preset(init_from, dtype=precision)
+            if image_size is not None:
+                captioner = captioner.with_image_size(image_size)
         else:
             captioner = _new_captioner(arguments, train_examples, precision)
     if fine_tune_epochs:

@@ -459,3 +459,41 @@ def test_fit_learns_two_photos_by_heart(tiny_captioner, tiny_backbone, photos, i
     assert made.generate(photos[:2]) == ["a dog runs", "two cats on the grass"]
     assert history.history["val_loss"][-1] < 0.5  # log(14) = 2.6 before
     assert tiny_backbone.fingerprint() == frozen
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_another_image_size_keeps_the_weights_and_stretches_the_grid(
+    tiny_captioner, photos, fusion
+):
+    preprocessor = tiny_captioner.preprocessor
+    model = CaptionModel(
+        preprocessor.tokenizer.vocabulary_size,
+        tiny_captioner.caption_model.image_feature_shape,
+        tiny_captioner.caption_model.vision_backbone,
+        fusion=fusion,
+        hidden_dim=16,
+    )
+    bias = next(w for w in model.weights if w.path.endswith("position_bias"))
+    # From the left to the right of a grid of 2 x 2: 0 to 1.
+    columns = np.reshape([0.0, 1.0, 0.0, 1.0], (4, 1))
+    bias.assign(np.broadcast_to(columns, bias.shape))
+    original = ImageCaptioner(model, preprocessor)
+    assert original.with_image_size(64).generate(photos) == original.generate(photos)
+    larger = original.with_image_size(128)
+    assert larger.image_spec.shape == (128, 128, 3)
+    assert larger.feature_spec.shape == (16, original.feature_spec.shape[1])
+    assert all(isinstance(text, str) for text in larger.generate(photos[:2]))
+    for old, new in zip(model.weights, larger.caption_model.weights):
+        if old is not bias:
+            np.testing.assert_array_equal(old, new)
+            continue
+        grid = np.array(new).reshape(-1, 4, 4, new.shape[-1])
+        expected = np.reshape([0.0, 0.25, 0.75, 1.0], (1, 1, 4, 1))
+        np.testing.assert_allclose(grid, np.broadcast_to(expected, grid.shape))
+
+
+def test_another_image_size_needs_an_image_network(tiny_captioner):
+    words = tiny_captioner.preprocessor.tokenizer.vocabulary_size
+    blind = ImageCaptioner(CaptionModel(words, (4, 8)), tiny_captioner.preprocessor)
+    with pytest.raises(ValueError, match="no image network"):
+        blind.with_image_size(64)

@@ -380,6 +380,17 @@ def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
     assert row["dev_cider"] == pytest.approx(best["dev_cider"])
 
 
+def test_larger_photos_can_go_on_from_a_preset(run, cache_dir, tmp_path):
+    settings = {**PLAIN, "init_from": run / "preset", "image_size": 96, "epochs": 1}
+    preset = captioner.train(
+        "scenes:64", tmp_path / "run", cache_dir=cache_dir, **settings
+    )
+    larger = captioner.ImageCaptioner.from_preset(preset)
+    assert larger.preprocessor.image_converter.image_size == (96, 96)
+    assert larger.caption_model.image_feature_shape == (9, 1280)
+    assert "96 x 96 pixels" in (preset / "README.md").read_text(encoding="utf-8")
+
+
 def test_fine_tuning_moves_the_last_layers_and_nothing_before_them(
     run, cache_dir, tmp_path
 ):

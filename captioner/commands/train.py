@@ -159,7 +159,8 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 @click.option(
     "--init-from",
     metavar="PRESET",
-    help="Go on from a preset: its network, decoder and vocabulary count.",
+    help="Go on from a preset: its network, decoder and vocabulary count, and of what "
+    "is said of them here only --image-size.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
