@@ -1,6 +1,7 @@
 """What all commands share: exit codes, Ctrl-C, one clear line for a mistake."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -72,8 +73,11 @@ def import_tensorflow():
 
 @contextlib.contextmanager
 def muted_stderr():
-    """What anybody writes to standard error is lost, native libraries too."""
+    """What anybody writes to standard error is lost, native libraries too; and warnings
+    in logs, which a notebook shows by other ways."""
     with _muting:
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
         sys.stderr.flush()
         kept = os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -85,6 +89,7 @@ def muted_stderr():
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
+            logging.disable(disabled)
 
 
 _muting = threading.Lock()

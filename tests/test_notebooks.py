@@ -109,6 +109,7 @@ def test_the_notebook_runs(repository, tmp_path, monkeypatch):
     )
     client.execute()  # raises where a cell fails
 
+    assert "WARNING" not in printed(notebook)
     losses = epoch_losses(notebook)
     assert len(losses) == EPOCHS
     assert losses[-1] < losses[0] / 2
