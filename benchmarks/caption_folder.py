@@ -61,14 +61,14 @@ def end_to_end(count, rounds, batch_size):
     import tensorflow as tf
 
     import captioner
-    from captioner.caption import DEFAULT_PRESET
-    from captioner.caption_engine import (
+    from captioner.captioning.caption import DEFAULT_PRESET
+    from captioner.captioning.engine import (
         MOST_AT_ONCE,
         BatchCaptioner,
         default_num_workers,
     )
-    from captioner.decode_workers import DecodeWorkers
-    from captioner.photo_sources import find_photos
+    from captioner.images.decode_workers import DecodeWorkers
+    from captioner.images.photo_sources import find_photos
 
     task = captioner.ImageCaptioner.from_preset(DEFAULT_PRESET)
     model = BatchCaptioner(task)
@@ -162,7 +162,7 @@ def engines(rounds, batch_sizes=(1, 8)):
     )
 
     import captioner
-    from captioner.caption import DEFAULT_PRESET
+    from captioner.captioning.caption import DEFAULT_PRESET
 
     task = captioner.ImageCaptioner.from_preset(DEFAULT_PRESET)
     threads = len(os.sched_getaffinity(0))
@@ -237,8 +237,8 @@ def hugging_face(rounds, batch_sizes=(1, 4, 8)):
     import transformers
 
     import captioner
-    from captioner.caption import DEFAULT_PRESET
-    from captioner.caption_engine import (
+    from captioner.captioning.caption import DEFAULT_PRESET
+    from captioner.captioning.engine import (
         MOST_AT_ONCE,
         BatchCaptioner,
         default_num_workers,

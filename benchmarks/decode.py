@@ -39,9 +39,9 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import captioner  # noqa: E402
-from captioner.caption import DEFAULT_PRESET  # noqa: E402
-from captioner.fusion import AttentionFusion  # noqa: E402
-from captioner.tokenizer import SPECIAL_TOKENS  # noqa: E402
+from captioner.captioning.caption import DEFAULT_PRESET  # noqa: E402
+from captioner.decoders.fusion import AttentionFusion  # noqa: E402
+from captioner.tokenizers.tokenizer import SPECIAL_TOKENS  # noqa: E402
 
 SAMPLES = pathlib.Path(__file__).resolve().parent.parent / "data" / "samples"
 

@@ -16,16 +16,16 @@ import time
 import keras
 import numpy as np
 
-from captioner.caption_model import CaptionModel
-from captioner.cider_optimization import CiderOptimization, CiderReward
-from captioner.distribution import Distribution
-from captioner.image_captioner import ImageCaptioner
-from captioner.image_converter import ImageConverter
-from captioner.optimizers import adamw
-from captioner.preprocessor import CaptionPreprocessor
-from captioner.row_batches import RowBatches
-from captioner.tokenizer import Tokenizer
-from captioner.training_run import Crossentropy, Step
+from captioner.images.image_converter import ImageConverter
+from captioner.tasks.caption_model import CaptionModel
+from captioner.tasks.image_captioner import ImageCaptioner
+from captioner.tasks.preprocessor import CaptionPreprocessor
+from captioner.tokenizers.tokenizer import Tokenizer
+from captioner.training.cider_optimization import CiderOptimization, CiderReward
+from captioner.training.distribution import Distribution
+from captioner.training.optimizers import adamw
+from captioner.training.row_batches import RowBatches
+from captioner.training.training_run import Crossentropy, Step
 
 POSITIONS, WIDTH, VOCABULARY = 81, 1280, 2900
 

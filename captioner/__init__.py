@@ -19,42 +19,40 @@ package does not import TensorFlow.
 """
 
 import importlib
-import sys
-import types
 
 _HOMES = {
     "BeamSampler": "samplers",
-    "CaptionCrossentropy": "caption_crossentropy",
-    "CaptionModel": "caption_model",
-    "CaptionPreprocessor": "preprocessor",
-    "CaptionResult": "caption_result",
+    "CaptionCrossentropy": "tasks.caption_crossentropy",
+    "CaptionModel": "tasks.caption_model",
+    "CaptionPreprocessor": "tasks.preprocessor",
+    "CaptionResult": "captioning.result",
     "CaptionScorer": "metrics",
-    "CaptionStyle": "caption_style",
+    "CaptionStyle": "captioning.style",
     "Constraints": "samplers",
     "DiverseBeamSampler": "samplers",
-    "EnsembleCaptioner": "ensemble_captioner",
-    "FeatureCache": "feature_cache",
-    "GenerateResult": "generate_result",
+    "EnsembleCaptioner": "tasks.ensemble_captioner",
+    "FeatureCache": "features.feature_cache",
+    "GenerateResult": "tasks.generate_result",
     "GreedySampler": "samplers",
-    "ImageCaptioner": "image_captioner",
-    "ImageConverter": "image_converter",
-    "ImageError": "image_files",
+    "ImageCaptioner": "tasks.image_captioner",
+    "ImageConverter": "images.image_converter",
+    "ImageError": "images.image_files",
     "PresetError": "presets",
     "RandomSampler": "samplers",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "tokenizers.tokenizer",
     "VisionBackbone": "backbones",
     "backbone_names": "backbones",
-    "image_reader": "input_pipeline",
+    "image_reader": "features.input_pipeline",
     "list_presets": "presets",
     "load_dataset": "datasets",
-    "load_image": "image_files",
-    "training_batches": "input_pipeline",
+    "load_image": "images.image_files",
+    "training_batches": "features.input_pipeline",
     # Verbs: one file, one function of its name.
-    "caption": "caption",
-    "evaluate": "evaluate",
-    "export": "export",
-    "merge": "merge",
-    "train": "train",
+    "caption": "captioning.caption",
+    "evaluate": "evaluating.evaluate",
+    "export": "exporting.export",
+    "merge": "captioning.merge",
+    "train": "training.train",
 }
 _SUBPACKAGES = ("backbones", "datasets", "decoders", "metrics", "samplers")
 
@@ -74,15 +72,3 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
-
-
-class _Package(types.ModuleType):
-    def __setattr__(self, name, value):
-        # Importing captioner.train would put the module where the function of
-        # that name belongs; `captioner.train(...)` shall work in any order.
-        if isinstance(value, types.ModuleType) and _HOMES.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -48,11 +48,11 @@ def loud_weights():
 @pytest.fixture(scope="session")
 def tiny_captioner(tiny_backbone, loud_weights):
     """An untrained captioner of ten words. Tests leave it as it is."""
-    from captioner.caption_model import CaptionModel
-    from captioner.image_captioner import ImageCaptioner
-    from captioner.image_converter import ImageConverter
-    from captioner.preprocessor import CaptionPreprocessor
-    from captioner.tokenizer import Tokenizer
+    from captioner.images.image_converter import ImageConverter
+    from captioner.tasks.caption_model import CaptionModel
+    from captioner.tasks.image_captioner import ImageCaptioner
+    from captioner.tasks.preprocessor import CaptionPreprocessor
+    from captioner.tokenizers.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_captions(["a dog runs on the green grass with two cats"])
     model = CaptionModel(

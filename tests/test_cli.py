@@ -11,7 +11,7 @@ import click
 import pytest
 
 import captioner
-from captioner.caption_style import CaptionStyle
+from captioner.captioning.style import CaptionStyle
 from captioner.cli import main
 from captioner.samplers import SAMPLERS, Constraints, Sampler
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from captioner import presets
-from captioner.image_captioner import ImageCaptioner
 from captioner.presets import PresetError
+from captioner.tasks.image_captioner import ImageCaptioner
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def test_sizes_that_would_eat_the_memory_are_refused_unbuilt(
 ):
     change_config(preset, **change)
     monkeypatch.setattr(
-        "captioner.image_captioner.CaptionModel.from_config",
+        "captioner.tasks.image_captioner.CaptionModel.from_config",
         lambda config: pytest.fail("was built"),
     )
     with pytest.raises(PresetError, match="tiny: cannot be rebuilt") as caught:

@@ -185,8 +185,8 @@ def caption_command(
     if not paths and files_from is None:
         raise click.UsageError("Give a PATH or --files-from.")
 
-    from captioner.caption import DEFAULT_PRESET, caption
-    from captioner.caption_style import CaptionStyle
+    from captioner.captioning.caption import DEFAULT_PRESET, caption
+    from captioner.captioning.style import CaptionStyle
 
     preset, sampler = chosen(preset or DEFAULT_PRESET, sampler_options)
     results = caption(
@@ -240,7 +240,7 @@ class _Teller:
         path = printable(result.path)
         if self.as_json:
             if result.error or not (self.quiet and self.to_files):
-                from captioner.caption_writers.tables import as_json
+                from captioner.captioning.writers.tables import as_json
 
                 click.echo(json.dumps(as_json(result, self.num_captions)))
         elif result.error:

@@ -71,7 +71,7 @@ def evaluate_command(
       captioner evaluate run/preset coco:coco --compare-with other/predictions.json
     """
     import_tensorflow()
-    from captioner.evaluate import REPORT_FILE, evaluate, is_predictions
+    from captioner.evaluating.evaluate import REPORT_FILE, evaluate, is_predictions
 
     given = [name for name, value in sampler_options.items() if value not in (None, ())]
     if given and is_predictions(preset):

@@ -20,7 +20,7 @@ def export_command(preset, output, overwrite, **sampler_options):
       saved_model_cli show --dir exported --all
     """
     import_tensorflow()
-    from captioner.export import export
+    from captioner.exporting.export import export
 
     preset, sampler = chosen(preset, sampler_options)
     path = export(preset, output, sampler, overwrite)

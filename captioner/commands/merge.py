@@ -25,7 +25,7 @@ def merge_command(ctx, parts, output, overwrite):
       captioner merge captions-1-of-2.csv.run captions-2-of-2.csv.run -o captions.csv
       captioner merge captions-*-of-8.csv.run -o captions.parquet -o gallery.html
     """
-    from captioner.merge import merge
+    from captioner.captioning.merge import merge
 
     captioned, failed = merge(parts, output, overwrite)
     click.echo(f"{captioned} captioned, {failed} skipped", err=True)

@@ -189,6 +189,6 @@ def train_command(dataset, output, weights, **options):
       captioner train photos/captions.csv run
     """
     import_tensorflow()
-    from captioner.train import train
+    from captioner.training.train import train
 
     train(dataset, output, weights=None if weights == "none" else weights, **options)

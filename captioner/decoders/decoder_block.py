@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from captioner.decoders.fusion import FUSIONS
 from captioner.decoders.lstm import LSTMMixer
 from captioner.decoders.transformer import TransformerMixer
-from captioner.fusion import FUSIONS
 
 MIXERS = {"lstm": LSTMMixer, "transformer": TransformerMixer}
 

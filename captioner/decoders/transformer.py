@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from captioner.attention import MultiHeadAttention
+from captioner.decoders.attention import MultiHeadAttention
 from captioner.decoders.text_mixer import TextMixer
 
 

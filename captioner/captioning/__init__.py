@@ -1,0 +1,1 @@
+"""Caption folders of photos: `caption` and `merge`."""

@@ -1,0 +1,108 @@
+"""Captions batches on the machines of a Ray cluster, with `captioner[ray]`.
+
+Ray Data streams the batches through a pool of actors, each with a model of its own and
+its decoding processes; it hands the batches of a lost actor to another. Batches are
+those of a run on one machine and come back in the same order, and so are the captions.
+All machines must see the photos, and the preset, under the same paths.
+"""
+
+import dataclasses
+import logging
+import os
+import pickle
+
+from captioner.captioning.engine import LocalEngine
+
+BATCHES_A_BLOCK = 16  # at most: what is done again when an actor is lost
+
+
+class RayEngine:
+    """As `LocalEngine`, on a cluster: the one at `$RAY_ADDRESS`, that which is running
+    here, or one that is started here.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+
+    def __init__(
+        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
+    ):
+        try:
+            import ray.data
+        except ImportError as error:
+            raise ValueError("Ray is missing: pip install captioner[ray]") from error
+        self._ray = ray
+        self._arguments = load, num_captions, num_workers, time_limit, max_pixels
+        self._arguments += (thumbnails,)
+        self._cpus = num_workers
+        self._started = not ray.is_initialized()
+        if self._started:
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        logging.getLogger("ray.data").setLevel("ERROR")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+
+    def run(self, batches):
+        """As `LocalEngine.run`. All batches are known before the first is captioned:
+        the names of the photos are held in memory, though not the photos."""
+        waiting, rows = [], []
+        for batch in batches:
+            if batch:
+                there = [
+                    dataclasses.replace(each, photo=_anywhere(each.photo))
+                    for each in batch
+                ]
+                rows.append({"index": len(rows), "batch": pickle.dumps(there)})
+                waiting.append(batch)
+            else:
+                yield [], []
+        if not rows:
+            return
+        resources = self._ray.cluster_resources()
+        cpus = min(self._cpus, int(resources.get("CPU", 1)))
+        actors = max(1, int(resources.get("CPU", 1)) // cpus)
+        gpus = int(resources.get("GPU", 0))
+        if gpus:
+            actors = min(actors, gpus)
+        blocks = max(len(rows) // BATCHES_A_BLOCK, 4 * actors)
+        captioned = self._ray.data.from_items(
+            rows, override_num_blocks=min(len(rows), blocks)
+        ).map_batches(
+            _ModelActor,
+            fn_constructor_args=self._arguments,
+            batch_size=1,
+            batch_format="numpy",
+            concurrency=(1, actors),
+            num_cpus=cpus,
+            num_gpus=min(1, gpus),
+        )
+        for row in captioned.iter_rows():
+            yield waiting[row["index"]], pickle.loads(row["outcomes"])
+
+    def close(self):
+        """Leave the cluster; one that was started here ends."""
+        if self._started:
+            self._ray.shutdown()
+
+
+class _ModelActor:
+    """One copy of the model, in a process of the cluster."""
+
+    def __init__(self, *arguments):
+        self._engine = LocalEngine(*arguments)
+
+    def __call__(self, rows):
+        outcomes = []
+        for batch in rows["batch"]:
+            for _, found in self._engine.run([pickle.loads(batch)]):
+                outcomes.append(pickle.dumps(found))
+        return {"index": rows["index"], "outcomes": outcomes}
+
+    def __del__(self):
+        self._engine.close()
+
+
+def _anywhere(photo):
+    """The photo, to be read by a process that is elsewhere."""
+    return dataclasses.replace(photo, path=os.path.abspath(photo.path))

@@ -1,0 +1,1 @@
+"""Score captioners and captions: `evaluate`."""

@@ -1,0 +1,1 @@
+"""Image features: computed from photos, and kept on disk."""

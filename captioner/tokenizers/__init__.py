@@ -1,0 +1,1 @@
+"""Caption text to token ids and back."""

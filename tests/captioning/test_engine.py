@@ -1,0 +1,188 @@
+"""The model at work on batches: what does not fit is halved, a failure is one photo."""
+
+import importlib
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_captioner import SAMPLES, tiny_captioner
+from trap import Trap
+
+import captioner
+import captioner.captioning.engine
+from captioner.captioning.engine import BatchCaptioner
+from captioner.features import litert_network
+from captioner.images.image_files import ImageError
+from captioner.images.photo_sources import find_photos
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tiny_captioner()
+
+
+@pytest.fixture(scope="module")
+def images(task):
+    convert = task.preprocessor.image_converter
+    return [convert(captioner.load_image(p)) for p in sorted(SAMPLES.glob("*.jpg"))]
+
+
+def test_litert_gives_the_captions_of_the_graph(task, images):
+    model = BatchCaptioner(task)
+    features = model._encode(tf.stack(images))
+    expected = task.encode(tf.stack(images)).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-3)
+    assert [captions[0][0] for captions in model(images)] == task.generate(
+        sorted(map(str, SAMPLES.glob("*.jpg")))
+    )
+    # Other weights are another network.
+    weight = task.caption_model.vision_backbone.weights[0]
+    before = weight.numpy()
+    weight.assign(before * 2)
+    try:
+        changed = BatchCaptioner(task)._encode(tf.stack(images))
+    finally:
+        weight.assign(before)
+    assert np.abs(changed - features).max() > 0.01
+
+
+def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no LiteRT form")
+
+    monkeypatch.setattr(litert_network, "_convert", fail)
+    features = BatchCaptioner(task)._encode(tf.stack(images))
+    np.testing.assert_array_equal(features, task.encode(tf.stack(images)).numpy())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")],
+    ids=["Python", "TensorFlow"],
+)
+def test_a_batch_that_does_not_fit_is_halved(task, images, error):
+    model = BatchCaptioner(task)
+    expected, encode, sizes = model(images), model._encode, []
+
+    def small(batch):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise error
+        return encode(batch)
+
+    model._encode = small
+    found = model(images)
+    assert [c[0][0] for c in found] == [c[0][0] for c in expected]
+    assert sizes == [10, 5, 3, 2, 5, 3, 2]
+    sizes.clear()
+    model(images)  # it has learnt what fits
+    assert sizes == [3, 3, 3, 1]
+
+
+def test_what_the_model_cannot_do_is_one_photo(task, images):
+    model = BatchCaptioner(task)
+    encode, bad = model._encode, images[4].numpy()
+
+    def picky(batch):
+        if any((each.numpy() == bad).all() for each in batch):
+            raise tf.errors.InvalidArgumentError(None, None, "not\nthis")
+        return encode(batch)
+
+    model._encode = picky
+    found = model(images)
+    assert [isinstance(each, ImageError) for each in found] == [
+        i == 4 for i in range(10)
+    ]
+    assert found[4].kind == "failed" and "\n" not in str(found[4])
+
+
+def test_several_captions(task):
+    (result,) = captioner.caption(SAMPLES / "coffee.jpg", task, num_captions=3)
+    assert len(set(result.captions)) == len(result.scores) == 3
+    assert result.caption == result.captions[0]
+    assert list(result.scores) == sorted(result.scores, reverse=True)
+    greedy = captioner.GreedySampler()
+    with pytest.raises(ValueError, match="GreedySampler .*num_captions=2"):
+        list(captioner.caption(SAMPLES, task, sampler=greedy, num_captions=2))
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_outputs_and_a_lost_worker_costs_nothing(
+    task, tmp_path, monkeypatch
+):
+    ray = pytest.importorskip("ray", reason="pip install captioner[ray]")
+    preset = task.save_to_preset(tmp_path / "tiny")
+    for number in range(30):
+        photo = sorted(SAMPLES.glob("*.jpg"))[number % 10]
+        shutil.copy(photo, tmp_path / f"{number:02}.jpg")
+    (tmp_path / "07b.jpg").write_bytes(b"\xff\xd8\xff")
+    names = ["captions.csv", "captions.jsonl"]
+
+    def run(folder, **arguments):
+        (tmp_path / folder).mkdir()
+        outputs = [tmp_path / folder / name for name in names]
+        photos = sorted(tmp_path.glob("*.jpg"))
+        list(captioner.caption(photos, preset, outputs, batch_size=3, **arguments))
+        return [path.read_bytes() for path in outputs]
+
+    expected = run("local")
+    ray.init(
+        num_cpus=2,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+    )
+    flag = tmp_path / "lost"
+    kill = f"""
+import os, pathlib
+if not pathlib.Path({str(flag)!r}).exists():
+    pathlib.Path({str(flag)!r}).touch()
+    os.kill(os.getppid(), {int(signal.SIGKILL)})
+"""
+
+    def with_a_trap(*arguments):
+        for photo in find_photos(*arguments):
+            yield Trap(**vars(photo), action=kill * (photo.relative == "17.jpg"))
+
+    module = importlib.import_module("captioner.captioning.caption")
+    monkeypatch.setattr(module, "find_photos", with_a_trap)
+    try:
+        found = run("ray", engine="ray", workers=1)
+    finally:
+        ray.shutdown()
+    assert flag.exists() and found == expected
+
+
+def test_ray_wants_a_preset_that_each_machine_can_load(task):
+    with pytest.raises(ValueError, match="With engine=ray the preset is a name"):
+        captioner.caption(SAMPLES, task, engine="ray")
+
+
+def test_a_run_that_is_refused_costs_nothing_that_is_known(task, tmp_path):
+    output = tmp_path / "captions.csv"
+    expected = list(captioner.caption(SAMPLES, task, output))
+    with pytest.raises(ValueError, match="With engine=ray"):
+        captioner.caption(
+            SAMPLES, task, output, existing="overwrite", num_captions=2, engine="ray"
+        )
+    found = captioner.caption(SAMPLES, task, output, dry_run=True)
+    assert [result.kind for result in found] == ["done"] * len(expected)
+
+
+def test_decoding_processes_end_with_the_run(task, tmp_path):
+    results = captioner.caption(SAMPLES, task, batch_size=2)
+    next(results)
+
+    def children():  # of all threads
+        return {
+            child
+            for file in Path("/proc/self/task").glob("*/children")
+            for child in file.read_text().split()
+            if b"decode_workers" in Path("/proc", child, "cmdline").read_bytes()
+        }
+
+    assert children()
+    results.close()
+    assert not children()
