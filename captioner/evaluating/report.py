@@ -3,11 +3,11 @@
 import base64
 import collections
 import html
-import pathlib
 
 import cv2
 import numpy as np
 
+from captioner.files import atomic_write
 from captioner.images.image_files import ImageError, load_image
 from captioner.pages.plots import bar_plot, interval_plot
 from captioner.progress import progress_bar
@@ -84,14 +84,9 @@ def write_report(path, evaluation, references, images):
         captions=_captions(evaluation),
         images=_images(evaluation, references, images),
     )
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        # replace: a file name need not be valid text.
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # replace: a file name need not be valid text.
+    with atomic_write(path, "w", encoding="utf-8", errors="replace") as file:
+        file.write(page)
 
 
 def _text(value):
