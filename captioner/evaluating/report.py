@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 from markupsafe import Markup
 
+from captioner.files import atomic_write
 from captioner.images.image_files import ImageError, load_image
 from captioner.images.thumbnail import JpegUri, make_thumbnail, thumbnail_size
 from captioner.pages.page import write_page
@@ -86,11 +87,10 @@ def write_report(path, evaluation, references, images):
                 yield _card(evaluation, references, images, image_id)
                 bar.update()
 
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        # replace: a file name need not be valid text.
+        with atomic_write(path, "w", encoding="utf-8", errors="replace") as file:
             write_page(
-                temporary,
+                file,
                 _TEMPLATE,
                 title=f"{subject} on {protocol['dataset']}, {protocol['split']}",
                 protocol=protocol,
@@ -108,9 +108,6 @@ def write_report(path, evaluation, references, images):
                 images=cards(),
                 left_out=evaluation.left_out.values(),
             )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _scores(evaluation):

@@ -13,30 +13,27 @@ import jinja2
 _SHARED = pathlib.Path(__file__).parent
 
 
-def write_page(path, template, **context):
+def write_page(file, template, **context):
     """Writes a page, piece by piece: an iterator in `context` is never held in memory.
 
     Everything in `context` is escaped, except `markupsafe.Markup`.
 
     Args:
-        path: of the file, which is replaced.
+        file: an open text file.
         template: path of the template.
         **context: what the template shows.
-
-    Raises:
-        OSError: the file cannot be written.
 
     Example:
 
     ```python
-    write_page("hello.html", "captioner/pages/hello.html", title="Hello <world>")
+    with open("hello.html", "w", encoding="utf-8") as file:
+        write_page(file, "templates/hello.html", title="Hello <world>")
     ```
     """
     template = pathlib.Path(template)
     stream = _environment(template.parent).get_template(template.name).stream(**context)
     stream.enable_buffering(64)
-    # replace: a file name need not be valid text.
-    stream.dump(str(path), encoding="utf-8", errors="replace")
+    stream.dump(file)
 
 
 @functools.cache

@@ -12,13 +12,15 @@ def write_gallery(path, results, info):
     """One HTML file: small photos, captions, scores, a search box, and an order with
     the least likely captions first. It opens offline; nothing is loaded from anywhere.
     """
-    write_page(
-        path,
-        _TEMPLATE,
-        title="Captions",
-        presets=", ".join(each["name"] for each in info.settings["preset"]),
-        results=(_card(each, info.thumbnail(each.path)) for each in results),
-    )
+    # replace: a file name need not be valid text.
+    with open(path, "w", encoding="utf-8", errors="replace") as file:
+        write_page(
+            file,
+            _TEMPLATE,
+            title="Captions",
+            presets=", ".join(each["name"] for each in info.settings["preset"]),
+            results=(_card(each, info.thumbnail(each.path)) for each in results),
+        )
 
 
 def _card(result, thumbnail):
