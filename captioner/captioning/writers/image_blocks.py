@@ -219,8 +219,8 @@ def _png_text(body):
         text = inflate.decompress(text, MAX_BLOCK_BYTES)
     except zlib.error as error:
         raise ValueError("the file is damaged") from error
-    if inflate.unconsumed_tail:
-        raise ValueError("its metadata is too large")
+    if not inflate.eof:  # 2 MB may inflate to 2 GB
+        raise ValueError("its metadata is cut short or too large")
     return text
 
 
