@@ -60,6 +60,7 @@ class FeatureCache:
             "vision_backbone": _own_config(vision_backbone),
             "fingerprint": self.fingerprint,
             "dtype": "float16",
+            "large JPEGs": "decoded at 1/2, 1/4 or 1/8",  # not so in version 0.1
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = (
