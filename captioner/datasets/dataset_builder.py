@@ -198,6 +198,14 @@ class DatasetBuilder:
             advice = advice and advice + "--image-dir (image_dir)"
             self.note(f"photos were looked for in {search.where()}{advice}")
         self._notes += search.notes
+        by_id = {}
+        for entry in by_place.values():
+            other = by_id.setdefault(entry.image_id, entry)
+            if other is not entry:
+                raise ValueError(
+                    f"Two images have the id {entry.image_id!r} in {self.name}. "
+                    f"Received: {other.name} and {entry.name}"
+                )
         return list(by_place.values())
 
     def _split(self, entries):
