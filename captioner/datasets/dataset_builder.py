@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 from captioner.datasets.caption_dataset import SPLITS, CaptionDataset
 from captioner.datasets.caption_markers import cut_markers
@@ -13,6 +14,8 @@ from captioner.datasets.photo_search import (
 )
 
 SPLIT_FRACTIONS = (0.9, 0.05, 0.05)
+# Names that `relative_id` need not change.
+_PLAIN_PATH = re.compile(r"[^/\\.][^/\\]*(?:/[^/\\.][^/\\]*)*")
 # A dev split that is smaller than this says little of a captioner.
 _SMALL = 20
 
@@ -294,6 +297,8 @@ def relative_id(name, base) -> str:
     Returns:
         A path with forward slashes, on every system.
     """
+    if _PLAIN_PATH.fullmatch(name):  # nearly all are
+        return name
     if "\\" in name and "/" not in name:
         name = name.replace("\\", "/")
     path = os.path.relpath(os.path.join(base, name), base)
