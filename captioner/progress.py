@@ -70,6 +70,7 @@ class RunProgress:
             )
         self.total = total
         self.done = self.failed = self.known = 0
+        self.left_aside = {}  # suffix to number of files, told at the end
         self._mode, self._bar = mode, None
         if mode == "auto" and sys.stderr.isatty():
             self._bar = tqdm(
@@ -138,3 +139,9 @@ class RunProgress:
     def __exit__(self, *error):
         if self._bar is not None:
             self._bar.close()
+        if self.left_aside and self._mode == "json":
+            text = json.dumps({"event": "left_aside", "files": self.left_aside})
+            print(text, file=sys.stderr, flush=True)
+        elif self.left_aside and self._mode == "auto":
+            files = [f"{number:,} {key}" for key, number in self.left_aside.items()]
+            print(f"left aside: {', '.join(files)}", file=sys.stderr, flush=True)

@@ -21,7 +21,8 @@ from captioner.captioning.writers import EmbeddedCopy, TextSidecar, XmpSidecar
 from captioner.captioning.writers.existing import EXISTING
 from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
-from captioner.images.photo_sources import find_photos
+from captioner.images.left_aside import LeftAside
+from captioner.images.photo_sources import check_path, find_photos
 from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
 
@@ -34,6 +35,7 @@ def caption(
     preset=DEFAULT_PRESET,
     output=(),
     files_from=None,
+    trust_list=False,
     sidecars=False,
     sidecar_suffix=".txt",
     xmp=False,
@@ -62,7 +64,10 @@ def caption(
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. They are there whole or not at all.
-        files_from: a file that lists more paths; "-" is standard input.
+        files_from: a file that lists more files, folders and archives; "-" is
+            standard input. See `read_path_list`.
+        trust_list: allow a list to name a folder that contains the working folder, as
+            "/" and "..".
         sidecars: write each caption into a text file beside its photo.
         sidecar_suffix: of those files.
         xmp: write each caption as the description in an `.xmp` file.
@@ -94,8 +99,9 @@ def caption(
 
         The kinds of errors are those of `ImageError`, and "timeout" and "crashed" (of
         the decoder), "failed" (of the model), "unsafe" (a name that leads out of its
-        archive), "clash" (two photos would share a file) and "not_written". With
-        `dry_run` the kind is "to_caption", "kept", "done", or that of an error.
+        archive, or a file in /proc, /sys or /dev), "clash" (two photos would share a
+        file) and "not_written". With `dry_run` the kind is "to_caption", "kept",
+        "done", or that of an error.
 
     Raises:
         ValueError: a path does not exist, there is no photo, an output exists or is of
@@ -116,7 +122,8 @@ def caption(
         output = [output]
     counted = paths if isinstance(paths, (list, tuple)) and not files_from else None
     if isinstance(paths, (list, tuple)):
-        _check_paths(paths)
+        for path in paths:
+            check_path(path)
     for name, value, allowed in (
         ("existing", existing, EXISTING),
         ("engine", engine, ("local", "ray")),
@@ -183,11 +190,13 @@ def caption(
     }
     settings = json.loads(json.dumps(settings, default=str))
 
-    photos = find_photos(paths, files_from)
+    left_aside = LeftAside([sidecar_suffix])
+    photos = find_photos(paths, files_from, trust_list, left_aside)
     first = next(photos, None)
     if first is None:
         what = files_from if not paths else ", ".join(map(str, paths))
-        raise ValueError(f"No photos in {what}.")
+        others = f" Left aside: {left_aside}." if left_aside.counts() else ""
+        raise ValueError(f"No photos in {what}.{others}")
     photos = itertools.chain([first], photos)
 
     overwrite = existing == "overwrite"
@@ -205,9 +214,11 @@ def caption(
     except BaseException:
         journal.close()
         raise
-    run = CaptionRun(photos, journal, writers, existing, style, settings, shard)
+    run = CaptionRun(
+        photos, journal, writers, existing, style, settings, shard, left_aside
+    )
     if dry_run:
-        return run.plan()
+        return run.plan(RunProgress(progress))
     if anew:
         journal.forget()
     # Of a list or a glob, only reading it to its end tells what it leaves out.
@@ -270,12 +281,6 @@ def _preset_id(preset):
     metadata = folder / presets.METADATA_FILE
     digest = presets.file_sha256(metadata) if metadata.is_file() else None
     return {"name": folder.name, "sha256": digest}
-
-
-def _check_paths(paths):
-    for path in map(os.fspath, paths):
-        if not (os.path.lexists(path or ".") or glob.has_magic(path)):
-            raise ValueError(f"No such file or folder: {path}")
 
 
 def _check_copies(copies, paths):

@@ -97,8 +97,12 @@ def write_outputs(outputs, make_results, info, token, journal=None):
             part.unlink(missing_ok=True)
 
 
-def write_report(folder, make_results, info, token):
+def write_report(folder, make_results, info, token, left_aside):
     """Write `errors.csv` and the manifest `run.json` into a run folder.
+
+    Args:
+        folder, make_results, info, token: see `write_outputs`.
+        left_aside: dict of suffix to number of files that are not photos.
 
     Returns:
         `collections.Counter` of how many photos were "captioned", "kept", or failed,
@@ -118,6 +122,7 @@ def write_report(folder, make_results, info, token):
         _settle(part)
         part.replace(folder / ERRORS_FILE)
         counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
+        counts["left_aside"] = left_aside
         manifest = {**versions(), **info.settings, "counts": counts}
         part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         _settle(part)

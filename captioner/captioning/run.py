@@ -24,6 +24,7 @@ from captioner.images.photo_sources import count_photos
 # What may be otherwise the next time, though the file has not changed.
 PASSING_KINDS = frozenset("crashed failed missing not_written timeout".split())
 PASSING_KINDS |= {"unreadable", "unsupported"}
+BATCH_BYTES = 2**26  # of photos that are held in memory, in one batch
 PLACES = 5_000  # of photos that are known already, written down at a time
 KNOWN_AT_ONCE = 256
 
@@ -58,12 +59,16 @@ class CaptionRun:
         writers: list of (writer, folder), of the files of each photo.
         existing, style, shard: see `caption`.
         settings: dict, as JSON has it, of what decides the captions.
+        left_aside: the `LeftAside` that `photos` fills.
     """
 
-    def __init__(self, photos, journal, writers, existing, style, settings, shard):
+    def __init__(
+        self, photos, journal, writers, existing, style, settings, shard, left_aside
+    ):
         self.photos, self.journal, self.existing = photos, journal, existing
         self.files = CaptionFiles(writers, existing, journal.token)
         self.style, self.settings, self.shard = style, settings, shard
+        self.left_aside = left_aside
         self.wants_thumbnails = False
         self.refuses_to_lose = False  # rows that an output has and would not have
         self.num_photos = 0  # of all shards
@@ -71,9 +76,9 @@ class CaptionRun:
         self.entries = []  # Entry, and
         self.written = []  # names whose files are there: all to be written down
 
-    def plan(self):
+    def plan(self, progress):
         """What would be done: a `CaptionResult` of each photo."""
-        with contextlib.closing(self.journal):
+        with contextlib.closing(self.journal), progress:
             self.journal.run = self.journal.fact("run", 0) + 1
             for _, photo in self._own_photos():
                 entry, old = self._decide(photo)
@@ -84,6 +89,7 @@ class CaptionRun:
                     yield dataclasses.replace(result, kind="done")
                 else:
                     yield result_of(entry, self.style)
+            progress.left_aside = self.left_aside.counts()
 
     def results(self, make_engine, batch_size, outputs, progress, counted, sources):
         """Caption all photos and write all outputs; yields `CaptionResult`s."""
@@ -119,12 +125,18 @@ class CaptionRun:
             write_outputs(outputs, make_results, info, self.journal.token, self.journal)
             if self.journal.folder is not None:
                 write_report(
-                    self.journal.folder, make_results, info, self.journal.token
+                    self.journal.folder,
+                    make_results,
+                    info,
+                    self.journal.token,
+                    self.left_aside.counts(),
                 )
             with self.journal.transaction():
                 self.journal.set_fact("num_photos", self.num_photos)
+                self.journal.set_fact("left_aside", self.left_aside.counts())
                 self.journal.set_fact("sources", sources)
                 self.journal.set_fact("finished", True)
+            progress.left_aside = self.left_aside.counts()
 
     def _check_left_out(self):
         for name in self.journal.not_listed():
@@ -149,19 +161,20 @@ class CaptionRun:
 
     def _batches(self, batch_size, ready):
         """Lists of `Pending`; the results of other photos go to `ready`."""
-        batch = []
+        batch, held = [], 0
         for position, photo in self._own_photos():
             entry, old = self._decide(photo)
             if entry is None:
                 batch.append(Pending(position, photo, old))
-                if len(batch) == batch_size:
+                held += photo.num_bytes_held
+                if len(batch) == batch_size or held >= BATCH_BYTES:
                     yield batch
-                    batch = []
+                    batch, held = [], 0
                 continue
             entry = self._see_to_files(photo, entry)
             if entry != old:
                 self.entries.append(entry)
-            self.places.append((position, photo))
+            self.places.append((position, photo.without_bytes()))
             if len(self.places) >= PLACES:
                 self._write_down()
             ready.append(result_of(entry, self.style))

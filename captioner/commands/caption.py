@@ -30,7 +30,15 @@ class _Shard(click.ParamType):
 @click.option(
     "--files-from",
     metavar="FILE",
-    help="A list of more paths, a line each or as `find -print0` writes; - is stdin.",
+    help="Read more paths from a list: one a line, or as `find -print0` writes them; "
+    "- is stdin.",
+)
+@click.option(
+    "--yes",
+    "trust_list",
+    is_flag=True,
+    help="Allow a list to name a folder that contains the working folder, such as / "
+    "or ..",
 )
 @click.option("--preset", help="Name or folder.  [default: the one that is shipped]")
 @click.option(
@@ -132,6 +140,7 @@ def caption_command(
     ctx,
     paths,
     files_from,
+    trust_list,
     preset,
     output,
     sidecars,
@@ -194,6 +203,7 @@ def caption_command(
         preset,
         output,
         files_from=files_from,
+        trust_list=trust_list,
         sidecars=sidecars,
         sidecar_suffix=sidecar_suffix,
         xmp=xmp,
