@@ -7,6 +7,7 @@ import os
 import re
 
 from captioner.datasets.dataset_builder import DatasetBuilder, read_text, relative_id
+from captioner.spreadsheets import unprotect_row
 
 _IMAGE_COLUMNS = ("image", "image_name", "file_name", "filename", "file", "path")
 _CAPTION_COLUMN = re.compile(r"(captions?|text|comment|sentence)[ _-]?\d*")
@@ -59,7 +60,8 @@ def read_csv(path, image_dir=None, split_fractions=(0.9, 0.05, 0.05)):
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     entries = []
     try:
-        width = len(next(rows))
+        names = next(rows)
+        width = len(names)
         for row in rows:
             where = f"line {rows.line_num}"
             if not any(row):
@@ -68,7 +70,7 @@ def read_csv(path, image_dir=None, split_fractions=(0.9, 0.05, 0.05)):
                 # An unquoted delimiter: the caption would lose its end.
                 builder.leave_out(where, "row with too many fields")
                 continue
-            row += [""] * (width - len(row))
+            row = unprotect_row(names, row) + [""] * (width - len(row))
             captions = [row[index] for index in columns["captions"]]
             if len(captions) > 1:
                 # Of several columns some may stay empty, but not all of them.

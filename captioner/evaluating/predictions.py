@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from captioner.datasets.dataset_builder import FolderListing
 from captioner.metrics import name_ids
+from captioner.spreadsheets import unprotect_row
 
 _MAX_BYTES = 2**30
 _MAX_HEADER = 10_000  # a file without line ends is no table
@@ -230,7 +231,7 @@ def _read_csv(path):
                     raise ValueError(
                         f"{path}, {where}: {len(row)} fields, {len(names)} columns."
                     )
-                yield where, dict(zip(names, row))
+                yield where, dict(zip(names, unprotect_row(names, row)))
     except csv.Error as error:
         raise ValueError(f"{path}, line {rows.line_num + 1}: {error}.") from error
 

@@ -3,18 +3,20 @@
 import base64
 import html
 
+from captioner.files import as_text
 
-def write_gallery(path, results, info):
+
+def write_gallery(file, results, info):
     """One HTML file: small photos, captions, scores, a search box, and an order with
     the least likely captions first. It opens offline; nothing is loaded from anywhere.
     """
     names = ", ".join(each["name"] for each in info.settings["preset"])
     # A file name that is no text comes as surrogates.
-    with open(path, "w", encoding="utf-8", errors="replace") as file:
-        file.write(_HEAD.format(presets=html.escape(names), style=_STYLE))
+    with as_text(file, errors="replace") as text:
+        text.write(_HEAD.format(presets=html.escape(names), style=_STYLE))
         for each in results:
-            file.write(_card(each, info.thumbnail(each.path)))
-        file.write(_FOOT.format(script=_SCRIPT))
+            text.write(_card(each, info.thumbnail(each.path)))
+        text.write(_FOOT.format(script=_SCRIPT))
 
 
 def _card(result, thumbnail):
