@@ -14,6 +14,7 @@ import pytest
 
 ROOMS = [
     # Ground: all others may use it.
+    "processes",
     "terminal",
     "progress",
     "presets",
@@ -41,11 +42,13 @@ ROOMS = [
 VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other verb
 # These know nothing of models; of the rooms above them they use the ground.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"terminal", "progress", "presets"}
+GROUND = {"processes", "terminal", "progress", "presets"}
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported
-    **dict.fromkeys(("__init__", "__main__", "terminal", "commands", "cli"), HEAVY),
+    **dict.fromkeys(
+        ("__init__", "__main__", "processes", "terminal", "commands", "cli"), HEAVY
+    ),
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("images/image_files", "images/photo_sources", "images/decode_workers")

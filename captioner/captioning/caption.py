@@ -12,7 +12,8 @@ import os
 import pathlib
 
 from captioner import presets
-from captioner.captioning.engine import LocalEngine, default_num_workers
+from captioner.captioning.engine import LocalEngine
+from captioner.captioning.engine_options import EngineOptions
 from captioner.captioning.journal import JOURNAL_FILE, CaptionJournal
 from captioner.captioning.outputs import check_outputs
 from captioner.captioning.run import CaptionRun
@@ -26,7 +27,6 @@ from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
 
 DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
-BATCH_SIZE = 8
 
 
 def caption(
@@ -125,15 +125,16 @@ def caption(
             raise ValueError(
                 f"{name} must be one of {', '.join(allowed)}. Received: {name}={value}"
             )
-    for name, value in (
-        ("num_captions", num_captions),
-        ("batch_size", batch_size),
-        ("workers", workers),
-        ("time_limit", time_limit),
-        ("max_pixels", max_pixels),
-    ):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0. Received: {name}={value}")
+    options = {
+        "num_captions": num_captions,
+        "batch_size": batch_size,
+        "workers": workers,
+        "time_limit": time_limit,
+        "max_pixels": max_pixels,
+        "thumbnails": any(str(each).lower().endswith(".html") for each in output),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    options = EngineOptions(**given)
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise ValueError(
             f"shard must be (i, n) with 1 <= i <= n. Received: shard={shard}"
@@ -213,18 +214,14 @@ def caption(
     # Of a list or a glob, only reading it to its end tells what it leaves out.
     is_open = not counted or any(map(glob.has_magic, map(os.fspath, counted)))
     run.refuses_to_lose = bool(outputs) and not overwrite and is_open
-    run.wants_thumbnails = any(each.suffix.lower() == ".html" for each in outputs)
+    run.wants_thumbnails = options.thumbnails
     return run.results(
         functools.partial(
             Engine,
             functools.partial(_load, preset, sampler, num_captions),
-            num_captions,
-            workers or default_num_workers(),
-            time_limit,
-            max_pixels,
-            run.wants_thumbnails,
+            options,
         ),
-        batch_size or BATCH_SIZE,
+        options.batch_size,
         outputs,
         RunProgress(progress),
         counted,

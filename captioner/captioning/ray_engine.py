@@ -24,17 +24,13 @@ class RayEngine:
         ValueError: Ray is not installed.
     """
 
-    def __init__(
-        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
-    ):
+    def __init__(self, load, options):
         try:
             import ray.data
         except ImportError as error:
             raise ValueError("Ray is missing: pip install captioner[ray]") from error
         self._ray = ray
-        self._arguments = load, num_captions, num_workers, time_limit, max_pixels
-        self._arguments += (thumbnails,)
-        self._cpus = num_workers
+        self._load, self._options = load, options
         self._started = not ray.is_initialized()
         if self._started:
             ray.init(log_to_driver=False, logging_level="ERROR")
@@ -60,7 +56,7 @@ class RayEngine:
         if not rows:
             return
         resources = self._ray.cluster_resources()
-        cpus = min(self._cpus, int(resources.get("CPU", 1)))
+        cpus = min(self._options.workers, int(resources.get("CPU", 1)))
         actors = max(1, int(resources.get("CPU", 1)) // cpus)
         gpus = int(resources.get("GPU", 0))
         if gpus:
@@ -70,7 +66,7 @@ class RayEngine:
             rows, override_num_blocks=min(len(rows), blocks)
         ).map_batches(
             _ModelActor,
-            fn_constructor_args=self._arguments,
+            fn_constructor_args=(self._load, self._options),
             batch_size=1,
             batch_format="numpy",
             concurrency=(1, actors),
@@ -89,8 +85,8 @@ class RayEngine:
 class _ModelActor:
     """One copy of the model, in a process of the cluster."""
 
-    def __init__(self, *arguments):
-        self._engine = LocalEngine(*arguments)
+    def __init__(self, load, options):
+        self._engine = LocalEngine(load, options)
 
     def __call__(self, rows):
         outcomes = []
