@@ -26,7 +26,7 @@ _TGA_KINDS = {  # image type without its compression flag, and bits: has a colou
     (2, 24): (0, 1),
     (2, 32): (0, 1),
 }
-_lock = threading.Lock()  # Python's warning filters belong to all threads
+_lock = threading.Lock()
 
 
 class PixelLimitError(Exception):
@@ -124,30 +124,49 @@ def read_with_pillow(data, format_name, max_pixels):
         data = _only_the_first_page(data)
     elif format_name in ("ICO", "CUR"):
         _check_icon(data, max_pixels)
-    plugin = _plugins()[format_name]
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_lock)
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # about metadata, and about large pictures
-        if format_name == "TIFF":
-            stack.enter_context(_all_with_libtiff())
-        with plugin(io.BytesIO(data)) as image:
-            if image.width * image.height > max_pixels:
-                raise PixelLimitError
-            image.load()
-            return _pixels(image, data, format_name)
+    with _settings(), _plugins()[format_name](io.BytesIO(data)) as image:
+        if image.width * image.height > max_pixels:
+            raise PixelLimitError
+        image.load()
+        return _pixels(image, data, format_name)
+
+
+def read_cmyk_jpeg(data, scale):
+    """The pixels of a JPEG with four inks; what is raised is of any kind.
+
+    Args:
+        data: bytes of the file.
+        scale: 1, 2, 4 or 8; how much smaller it is decoded.
+
+    Returns:
+        uint8 array `(H, W, 3)`, RGB as TensorFlow makes it.
+    """
+    from PIL import JpegImagePlugin
+
+    with _settings(), JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+        if scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
+        light = 255 - np.asarray(image).astype(np.uint16)
+        # Adobe's programs store 255 for "no ink". Pillow takes all files for theirs.
+        if "adobe" not in image.info:
+            light = 255 - light
+    return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
 
 
 @contextlib.contextmanager
-def _all_with_libtiff():
-    """Pillow's own reader of what is not compressed takes 16-bit planes for 8-bit."""
+def _settings():
+    """Pillow as it is wanted here; one thread at a time, as they belong to all."""
     from PIL import TiffImagePlugin
 
-    before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
-    try:
-        yield
-    finally:
-        TiffImagePlugin.READ_LIBTIFF = before
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata, and about large pictures
+        before = TiffImagePlugin.READ_LIBTIFF
+        # Pillow's own reader takes 16-bit planes for 8-bit ones.
+        TiffImagePlugin.READ_LIBTIFF = True
+        try:
+            yield
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = before
 
 
 def _pixels(image, data, format_name):
