@@ -63,7 +63,7 @@ LIGHT = {  # file or folder: what it does not load when it is itself imported
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 ARTEFACTS = {".csv", ".h5", ".jpg", ".json", ".md", ".png", ".txt"}
 
 
