@@ -15,9 +15,11 @@ import pytest
 ROOMS = [
     # Ground: all others may use it.
     "files",
+    "spreadsheets",
     "terminal",
     "progress",
     "presets",
+    "journal",
     # What photos, datasets and scores are; nothing here knows a model.
     "images",
     "datasets",
@@ -43,7 +45,8 @@ VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other v
 # These know nothing of models; of the rooms above them they use the ground, and what a
 # photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"files", "terminal", "progress", "presets", "images"}
+GROUND = {"files", "spreadsheets", "terminal", "progress", "presets", "journal"}
+GROUND |= {"images"}
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported
