@@ -26,6 +26,7 @@ import shutil
 import tempfile
 import zipfile
 
+DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"

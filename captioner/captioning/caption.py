@@ -22,10 +22,10 @@ from captioner.captioning.writers.existing import EXISTING
 from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
 from captioner.images.photo_sources import find_photos
+from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
 
-DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 BATCH_SIZE = 8
 
 
