@@ -32,7 +32,7 @@ class Checkpoints:
     ```python
     checkpoints = Checkpoints("run/checkpoint")
     checkpoints.save(tf.train.Checkpoint(state=state), epochs=2, steps=24)
-    tf.train.Checkpoint(state=state).restore(checkpoints.newest())
+    tf.train.Checkpoint(state=state).read(checkpoints.newest())
     ```
     """
 
@@ -40,7 +40,7 @@ class Checkpoints:
         self.folder = pathlib.Path(folder)
 
     def newest(self):
-        """The path of the last state as `Checkpoint.restore` takes it, or None.
+        """The path of the last state as `Checkpoint.read` takes it, or None.
 
         Raises:
             DamagedCheckpoint: a file of it is missing or has changed.

@@ -112,7 +112,7 @@ class TrainingRun:
         if self.newest is not None:
             with self._damage_is_named():
                 checkpoint = tf.train.Checkpoint(state=self.saved)
-                checkpoint.restore(self.newest).expect_partial()
+                checkpoint.read(self.newest).expect_partial()
             state = self.state
             print(
                 f"resumed after step {state['step']} of epoch {len(self.history) + 1}"
@@ -380,7 +380,7 @@ class TrainingRun:
         )
         if self.newest is not None:
             with self._damage_is_named():
-                self.checkpoint.restore(self.newest).assert_consumed()
+                self.checkpoint.read(self.newest).assert_consumed()
 
     @contextlib.contextmanager
     def _damage_is_named(self):
