@@ -14,9 +14,12 @@ import pytest
 
 ROOMS = [
     # Ground: all others may use it.
+    "files",
+    "spreadsheets",
     "terminal",
     "progress",
     "presets",
+    "journal",
     # What photos, datasets and scores are; nothing here knows a model.
     "images",
     "datasets",
@@ -39,9 +42,11 @@ ROOMS = [
     "cli",
 ]
 VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other verb
-# These know nothing of models; of the rooms above them they use the ground.
+# These know nothing of models; of the rooms above them they use the ground, and what a
+# photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"terminal", "progress", "presets"}
+GROUND = {"files", "spreadsheets", "terminal", "progress", "presets", "journal"}
+GROUND |= {"images"}
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported

@@ -27,11 +27,7 @@ class RayEngine:
     def __init__(
         self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
     ):
-        try:
-            import ray.data
-        except ImportError as error:
-            raise ValueError("Ray is missing: pip install captioner[ray]") from error
-        self._ray = ray
+        ray = self._ray = import_ray()
         self._arguments = load, num_captions, num_workers, time_limit, max_pixels
         self._arguments += (thumbnails,)
         self._cpus = num_workers
@@ -84,6 +80,19 @@ class RayEngine:
         """Leave the cluster; one that was started here ends."""
         if self._started:
             self._ray.shutdown()
+
+
+def import_ray():
+    """Import Ray; one line says how to install it where it is missing.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+    try:
+        import ray.data
+    except ImportError as error:
+        raise ValueError("Ray is missing: pip install captioner[ray]") from error
+    return ray
 
 
 class _ModelActor:

@@ -6,6 +6,7 @@ import typing
 
 import click
 
+from captioner.commands.dataset_flags import dataset_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 from captioner.training.training_options import RunOptions, TrainingOptions
 
@@ -49,6 +50,7 @@ def _flags(command):
 
 @click.command("train", epilog=EXIT_CODES)
 @click.argument("dataset", required=False)
+@dataset_flags
 @click.argument("output", required=False, type=click.Path())
 @_flags
 @click.pass_context

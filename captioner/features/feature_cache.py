@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import secrets
 import sys
 import zlib
 
@@ -25,9 +24,9 @@ import tensorflow as tf
 
 from captioner.features.input_pipeline import image_batches
 from captioner.features.litert_network import image_network
+from captioner.files import atomic_write, write_json
 from captioner.images.image_files import ImageError, read_image_file
 from captioner.images.image_views import View
-from captioner.presets import write_json
 from captioner.progress import progress_bar
 from captioner.terminal import one_line
 
@@ -64,6 +63,7 @@ class FeatureCache:
             "vision_backbone": _own_config(vision_backbone),
             "fingerprint": self.fingerprint,
             "dtype": "float16",
+            "large JPEGs": "decoded at 1/2, 1/4 or 1/8",  # not so in version 0.1
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = (
@@ -78,7 +78,7 @@ class FeatureCache:
             )
         self._shards = []  # memory-mapped, each (N, P, E)
         self._row_of = {}  # content -> (shard, row in it)
-        self._content_of = {}  # path -> content, read once a run
+        self._content_of = {}  # path or handle -> content, read once a run
         for index_file in sorted(self.folder.glob("features-*.json")):
             self._open_shard(index_file)
 
@@ -101,7 +101,7 @@ class FeatureCache:
         """Compute and keep the features of all photos that have none yet.
 
         Args:
-            images: a sequence of paths, encoded bytes or uint8 arrays.
+            images: a sequence of what `load_image` takes.
             views: `View`s of each photo.
 
         Returns:
@@ -195,6 +195,10 @@ class FeatureCache:
         Raises:
             ImageError: the file cannot be read.
         """
+        if hasattr(image, "read"):  # a part of a larger file
+            if image not in self._content_of:
+                self._content_of[image] = self.content(image.read())
+            return self._content_of[image]
         if isinstance(image, np.ndarray):
             header = f"{image.dtype} {image.shape}".encode()
             return hashlib.sha256(header + image.tobytes()).hexdigest()
@@ -209,15 +213,8 @@ class FeatureCache:
         # Named by what is in it, so that two runs at once never share a name.
         name = hashlib.sha256("".join(contents).encode()).hexdigest()[:16]
         path = self.folder / f"features-{name}.npy"
-        temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")
-        try:
-            with open(temporary, "wb") as file:
-                np.save(file, np.stack(features))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(path, sync=True) as file:
+            np.save(file, np.stack(features))
         write_json(
             path.with_suffix(".json"), {"crc32": _crc32(path), "photos": contents}
         )

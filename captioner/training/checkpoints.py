@@ -14,7 +14,7 @@ import pathlib
 
 import tensorflow as tf
 
-from captioner.presets import file_sha256, write_json
+from captioner.files import file_sha256, write_json
 
 
 class DamagedCheckpoint(ValueError):

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 
 from captioner import presets
+from captioner.files import write_json
 from captioner.training.training_options import (
     EXTENDABLE,
     STAGE_EPOCHS,
@@ -189,12 +190,12 @@ class RunFolder:
     def write_recipe(self, recipe):
         """Write `recipe.json`."""
         self.recipe = recipe
-        presets.write_json(self.path / RECIPE_FILE, recipe)
+        write_json(self.path / RECIPE_FILE, recipe)
 
     def note(self, **facts):
         """Add to `run.json`."""
         self.facts = {**self.facts, **facts}
-        presets.write_json(self.path / RUN_FILE, self.facts)
+        write_json(self.path / RUN_FILE, self.facts)
 
     def clean(self):
         """Delete what only a resumed run needs: the checkpoint and the features."""

@@ -115,7 +115,8 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
     data, name = _load(dataset, folder)
     print(data.summary(), flush=True)
     train_examples, dev_examples = _splits(data)
-    captions = [text for each in train_examples for text in each["captions"]]
+    # A mix may repeat images in an epoch, but their captions count once.
+    captions = [text for each in data.examples("train") for text in each["captions"]]
     counts = Tokenizer.count_words(captions)
     if not how.resume:
         options = resolved(given, len(train_examples), counts, len(captions))
@@ -240,7 +241,7 @@ def _splits(data):
     for split in ("train", "dev"):
         if split not in data.splits:
             raise ValueError(f"{data.name} has no {split} split, which training needs.")
-    return list(data.examples("train")), list(data.examples("dev"))
+    return list(data.epoch("train")), list(data.examples("dev"))
 
 
 def _check_batch_size(options, num_images, distribution):

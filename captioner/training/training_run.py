@@ -11,6 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from captioner import presets
+from captioner.files import write_json
 from captioner.progress import progress_bar
 from captioner.terminal import ctrl_c, printable
 from captioner.training.checkpoints import Checkpoints
@@ -324,7 +325,7 @@ class TrainingRun:
 
     def write_history(self):
         """Write `history.json`, which is in the checkpoints, too."""
-        presets.write_json(self.output / "history.json", {"epochs": self.history})
+        write_json(self.output / "history.json", {"epochs": self.history})
 
     def _tell(self, row, captions):
         if self.curves is None:
