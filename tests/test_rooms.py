@@ -60,6 +60,8 @@ LIGHT = {  # file or folder: what it does not load when it is itself imported
         + ("captioning",),
         {"keras", "tensorflow"},
     ),
+    # The flags of `captioner train` are made from these.
+    **dict.fromkeys(("training/training_options", "tasks/captioner_options"), HEAVY),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }

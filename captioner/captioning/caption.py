@@ -24,10 +24,9 @@ from captioner.images.image_files import MAX_PIXELS
 from captioner.images.left_aside import LeftAside
 from captioner.images.photo_sources import check_path, find_photos
 from captioner.journal import JOURNAL_FILE, Journal
+from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
-
-DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 
 
 def caption(
