@@ -67,6 +67,7 @@ def tiny_captioner(tiny_backbone, loud_weights):
         tokenizer.vocabulary_size,
         tiny_backbone.feature_shape,
         tiny_backbone,
+        fusion="additive",
         num_layers=2,
         hidden_dim=16,
     )
