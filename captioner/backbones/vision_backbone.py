@@ -128,11 +128,9 @@ class VisionBackbone(keras.Model):
         )
         # After the network exists, so that freezing reaches its layers.
         self.trainable = trainable
-        positions = self.network.output_shape[1] * self.network.output_shape[2]
-        self.feature_shape = (
-            1 if pooling else positions,
-            self.network.output_shape[3],
-        )
+        _, height, width, channels = self.network.output_shape
+        self.grid = (height, width)
+        self.feature_shape = (1 if pooling else height * width, channels)
         self.built = True
 
     def call(self, images, training=None):

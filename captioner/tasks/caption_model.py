@@ -14,6 +14,7 @@ from keras import ops
 
 from captioner.backbones import VisionBackbone
 from captioner.decoders import DecoderBlock
+from captioner.decoders.fusion import AttentionFusion
 from captioner.tasks.train_step import train_step
 
 
@@ -199,6 +200,11 @@ class CaptionModel(keras.Model):
             next_cache.append(text_state)
         return self.logits_dense(self.norm(text)), next_cache
 
+    @property
+    def has_attention(self):
+        """Whether there are attention scores to ask for."""
+        return isinstance(self.blocks[0].fusion, AttentionFusion)
+
     def attention_scores(self, inputs):
         """Where the model looks for each next word.
 
@@ -211,7 +217,7 @@ class CaptionModel(keras.Model):
         Raises:
             ValueError: the fusion is not attention.
         """
-        if self.fusion != "attention":
+        if not self.has_attention:
             raise ValueError(
                 "Only attention fusion has attention scores. "
                 f"Received: fusion={self.fusion}"
