@@ -15,16 +15,15 @@ is ever run as code.
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import json
 import os
 import pathlib
 import secrets
-import shutil
-import tempfile
 import zipfile
+
+from captioner.files import atomic_folder, file_sha256, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -154,26 +153,9 @@ def new_preset(path):
     path = pathlib.Path(path)
     if path.exists() and not _may_replace(path):
         raise PresetError(f"{path}: exists and is not a preset, not overwritten")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        write_metadata(temporary)
-        temporary.chmod(0o755)
-        if path.exists():
-            # Two renames: a reader sees the old preset, none, or the new one.
-            old = temporary.with_name(temporary.name + ".old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-    except OSError as error:  # of a full disk, say, and of a file that nobody named
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(path) as folder:
+        yield folder
+        write_metadata(folder)
 
 
 def _may_replace(path):
@@ -264,26 +246,3 @@ def shrink_weights(weights):
         target.attrs.update(source.attrs)
         source.visititems(copy)
     return shrunk.getvalue()
-
-
-def write_json(path, value):
-    """Write JSON so that the file is there whole or not at all."""
-    path = pathlib.Path(path)
-    # A name that nobody has: two runs may write into one folder.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        # A file name that is no text comes as surrogates, and as JSON's escapes out.
-        temporary.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def file_sha256(path):
-    """The sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

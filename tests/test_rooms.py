@@ -14,6 +14,7 @@ import pytest
 
 ROOMS = [
     # Ground: all others may use it.
+    "files",
     "terminal",
     "progress",
     "presets",
@@ -39,9 +40,10 @@ ROOMS = [
     "cli",
 ]
 VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other verb
-# These know nothing of models; of the rooms above them they use the ground.
+# These know nothing of models; of the rooms above them they use the ground, and what a
+# photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"terminal", "progress", "presets"}
+GROUND = {"files", "terminal", "progress", "presets", "images"}
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported

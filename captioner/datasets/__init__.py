@@ -13,6 +13,7 @@ from captioner.datasets.caption_dataset import CaptionDataset, DatasetSummary
 from captioner.datasets.dataset_builder import FolderListing, read_json
 from captioner.datasets.download import DownloadError, download
 from captioner.datasets.karpathy import is_karpathy, read_karpathy
+from captioner.datasets.mix import mix_datasets, part_names, split_mix
 from captioner.datasets.scenes import build_scenes
 from captioner.datasets.tfds import read_tfds
 
@@ -23,6 +24,7 @@ __all__ = [
     "build_scenes",
     "download",
     "load_dataset",
+    "mix_datasets",
 ]
 
 _READERS = {
@@ -49,6 +51,14 @@ def load_dataset(spec, **options) -> CaptionDataset:
     | `tfds:NAME` | TensorFlow Datasets, such as `tfds:coco_captions` |
     | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 if not said |
     | `PATH` | any of the above that is a path, recognised by its files |
+    | `mix:SPEC*N+SPEC*M` | several of them joined; see below |
+
+    In a mix the splits are joined by name, and an epoch sees each training image of a
+    part N times; N is a whole number, and 1 if it is absent. Dev and test images are
+    never repeated. The id of an image begins with the name of its part, which is the
+    last name in its spec without the suffix (for `everyday/captions.jsonl` and other
+    general names that of the folder, `everyday`). A spec that contains `+`, `*` or a
+    quotation mark needs quotation marks: `mix:'my+photos.csv'*2+flickr8k:DIR`.
 
     A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
     that an image stays in its split whatever joins or leaves the dataset. A
@@ -80,27 +90,10 @@ def load_dataset(spec, **options) -> CaptionDataset:
     ```
     """
     spec = os.fspath(spec)
-    name, colon, where = spec.partition(":")
-    if name == "scenes":
-        if colon and not where.isdecimal():
-            raise ValueError(
-                "The number of scenes must be a positive integer. "
-                f"Received: spec={spec!r}"
-            )
-        reader, arguments = build_scenes, ([int(where)] if colon else [])
-    elif colon and name in _READERS:
-        if not where:
-            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
-        reader, arguments = _READERS[name], [where]
-    elif os.path.exists(spec):
-        reader, path = _recognise(spec)
-        arguments = [path]
-    else:
-        raise ValueError(
-            "A dataset is an existing path, scenes, or READER:WHERE with a reader of "
-            f"{', '.join(_READERS)}. Received: spec={spec!r}"
-        )
-    known = list(inspect.signature(reader).parameters)[1:]
+    if spec.startswith("mix:"):
+        return _load_mix(spec, options)
+    reader, arguments = _find_reader(spec)
+    known = _options_of(reader)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
@@ -108,6 +101,56 @@ def load_dataset(spec, **options) -> CaptionDataset:
             f"Received: {', '.join(unknown)}"
         )
     return reader(*arguments, **options)
+
+
+def _find_reader(spec):
+    """The function that reads a spec, and its arguments."""
+    name, colon, where = spec.partition(":")
+    if name == "scenes":
+        if colon and not where.isdecimal():
+            raise ValueError(
+                "The number of scenes must be a positive integer. "
+                f"Received: spec={spec!r}"
+            )
+        return build_scenes, ([int(where)] if colon else [])
+    if colon and name in _READERS:
+        if not where:
+            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
+        return _READERS[name], [where]
+    if os.path.exists(spec):
+        reader, path = _recognise(spec)
+        return reader, [path]
+    raise ValueError(
+        "A dataset is an existing path, scenes, or READER:WHERE with a reader of "
+        f"{', '.join(_READERS)}. Received: spec={spec!r}"
+    )
+
+
+def _options_of(reader):
+    return list(inspect.signature(reader).parameters)[1:]
+
+
+def _load_mix(spec, options):
+    if "image_dir" in options:
+        raise ValueError(
+            "Each part of a mix has its own folder, so a mix takes no image_dir. "
+            f"Received: image_dir={options['image_dir']!r} for {spec!r}"
+        )
+    parts = split_mix(spec.removeprefix("mix:"))
+    if any(part.startswith("mix:") for part, _ in parts):
+        raise ValueError(f"A mix cannot be a part of a mix. Received: spec={spec!r}")
+    names = part_names([part for part, _ in parts])
+    readers = [_find_reader(part) for part, _ in parts]
+    unknown = set(options).difference(*(_options_of(reader) for reader, _ in readers))
+    if unknown:
+        raise ValueError(
+            f"No part of {spec!r} takes the options {', '.join(sorted(unknown))}."
+        )
+    mixed = []
+    for name, (reader, arguments), (_, weight) in zip(names, readers, parts):
+        own = {key: options[key] for key in _options_of(reader) if key in options}
+        mixed.append((name, reader(*arguments, **own), weight))
+    return mix_datasets(mixed, spec)
 
 
 def _recognise(path):

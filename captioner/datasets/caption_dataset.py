@@ -8,6 +8,25 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclasses.dataclass(frozen=True)
+class DatasetPart:
+    """One of the datasets that were joined by `mix_datasets`.
+
+    Args:
+        name: str. The ids of its images begin with it.
+        weight: int. How many times an epoch sees each of its training images.
+        images: dict. Number of its images in each split.
+    """
+
+    name: str
+    weight: int
+    images: Mapping[str, int]
+
+    def __str__(self):
+        counts = ", ".join(f"{split} {count}" for split, count in self.images.items())
+        return f"{self.name} x {self.weight}: {counts}"
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetSummary:
     """What was read from a dataset and what was left out.
 
@@ -19,12 +38,17 @@ class DatasetSummary:
         captions: dict. Number of captions of each split.
         left_out: tuple of `(what, reason)`. Every image, caption or list that
             is not part of the dataset, and why.
+        parts: tuple of `DatasetPart`. The datasets that were joined, if any were.
+        epoch_images: int. Number of training images that an epoch sees, each counted
+            as often as it is repeated.
     """
 
     name: str
     images: Mapping[str, int]
     captions: Mapping[str, int]
     left_out: tuple[tuple[str, str], ...] = ()
+    parts: tuple[DatasetPart, ...] = ()
+    epoch_images: int = 0
 
     def __str__(self):
         lines = [self.name, f"{'split':<8}{'images':>9}{'captions':>10}"]
@@ -33,6 +57,10 @@ class DatasetSummary:
         absent = [split for split in SPLITS if split not in self.images]
         if absent:
             lines.append(f"no split: {', '.join(absent)}")
+        if self.parts:
+            lines.append("parts (an epoch repeats the training images):")
+            lines += [f"  {part}" for part in self.parts]
+            lines.append(f"images in an epoch: {self.epoch_images}")
         by_reason = collections.defaultdict(list)
         for what, reason in self.left_out:
             by_reason[reason].append(what)
@@ -61,6 +89,9 @@ class CaptionDataset:
         left_out: iterable of `(what, reason)`, both str.
         num_captions: dict of split name to number of captions. Needed where
             the examples are made on access and counting would make them all.
+        epochs: dict of split name to a sequence of examples. Needed where an epoch
+            sees some examples several times, see `epoch`.
+        parts: iterable of `DatasetPart`, for the summary.
 
     Example:
 
@@ -72,7 +103,9 @@ class CaptionDataset:
     ```
     """
 
-    def __init__(self, name, splits, left_out=(), num_captions=None):
+    def __init__(
+        self, name, splits, left_out=(), num_captions=None, epochs=None, parts=()
+    ):
         unknown = set(splits) - set(SPLITS)
         if unknown:
             raise ValueError(
@@ -82,6 +115,8 @@ class CaptionDataset:
         self._splits = {split: splits[split] for split in SPLITS if split in splits}
         self._left_out = tuple(left_out)
         self._num_captions = num_captions
+        self._epochs = epochs or {}
+        self._parts = tuple(parts)
 
     @property
     def splits(self):
@@ -104,6 +139,21 @@ class CaptionDataset:
             )
         return self._splits[split]
 
+    def epoch(self, split="train") -> Sequence[dict]:
+        """The examples that one epoch of training sees.
+
+        These are `examples(split)`, unless the dataset is a mix that repeats the images
+        of some of its parts.
+
+        Args:
+            split: str. One of `splits`.
+
+        Raises:
+            ValueError: If the dataset has no such split.
+        """
+        examples = self.examples(split)
+        return self._epochs.get(split, examples)
+
     def summary(self) -> DatasetSummary:
         """Counts of images and captions by split, and what was left out."""
         captions = self._num_captions
@@ -117,4 +167,6 @@ class CaptionDataset:
             images={split: len(examples) for split, examples in self._splits.items()},
             captions=captions,
             left_out=self._left_out,
+            parts=self._parts,
+            epoch_images=len(self.epoch("train")) if "train" in self._splits else 0,
         )

@@ -17,6 +17,8 @@ import zlib
 
 from tqdm import tqdm
 
+from captioner.files import atomic_write, open_without_links
+
 _CHUNK_SIZE = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
 _LINE_INTERVAL = 10  # seconds between two lines of progress off a terminal
@@ -222,7 +224,8 @@ def _copy(response, part, start, url):
     )
     if not on_terminal:
         _say(f"{name}: {_megabytes(done, total)}")
-    with bar, open(part, "ab" if start else "wb") as file:
+    mode = "ab" if start else "wb"
+    with bar, open(part, mode, opener=open_without_links) as file:
         while chunk := response.read(_CHUNK_SIZE):
             file.write(chunk)
             done += len(chunk)
@@ -264,7 +267,7 @@ def _write_validator(part, response):
     _remove_if_there(part)
     _remove_if_there(_validator_path(part))
     if validator:
-        with open(_validator_path(part), "w", encoding="latin-1") as file:
+        with atomic_write(_validator_path(part), "w", encoding="latin-1") as file:
             file.write(validator)
 
 

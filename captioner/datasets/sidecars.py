@@ -3,10 +3,7 @@
 import os
 
 from captioner.datasets.dataset_builder import DatasetBuilder, read_text
-
-_IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-)
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
 
 def has_sidecars(folder, listing) -> bool:
@@ -15,7 +12,7 @@ def has_sidecars(folder, listing) -> bool:
     return any(
         stem + ".txt" in names
         for stem, extension in map(os.path.splitext, names)
-        if extension.lower() in _IMAGE_EXTENSIONS
+        if extension.lower() in PHOTO_SUFFIXES
     )
 
 
@@ -56,7 +53,7 @@ def read_sidecars(folder, split_fractions=(0.9, 0.05, 0.05)):
         used = set()
         for name in sorted(names):
             stem, extension = os.path.splitext(name)
-            if extension.lower() not in _IMAGE_EXTENSIONS:
+            if extension.lower() not in PHOTO_SUFFIXES:
                 continue
             path = os.path.join(current, name)
             captions = []

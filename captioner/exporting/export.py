@@ -1,11 +1,10 @@
 """Write a captioner as one SavedModel: `captioner export`."""
 
 import pathlib
-import shutil
-import tempfile
 
 import tensorflow as tf
 
+from captioner.files import atomic_folder
 from captioner.tasks.ensemble_captioner import load_captioner
 
 
@@ -49,30 +48,18 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
     captioner = load_captioner(preset, sampler)
     module = ExportedCaptioner(captioner)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
-    temporary = pathlib.Path(temporary)
     # TensorFlow would say that it is written to the temporary folder.
     log_level = tf.get_logger().level
     tf.get_logger().setLevel("WARNING")
     try:
-        tf.saved_model.save(
-            module, temporary, signatures={"serving_default": module.caption}
-        )
-        temporary.chmod(0o755)
-        if output.exists():
-            # Two renames: there is the old one, none, or the new one, all whole.
-            old = temporary.with_name(temporary.name + ".old")
-            output.rename(old)
-            temporary.rename(output)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(output)
+        with atomic_folder(output) as folder:
+            tf.saved_model.save(
+                module, folder, signatures={"serving_default": module.caption}
+            )
     except tf.errors.OpError as error:  # TensorFlow's form of a full disk
         raise OSError(f"{output}: {error.message}") from error
     finally:
         tf.get_logger().setLevel(log_level)
-        shutil.rmtree(temporary, ignore_errors=True)
     return output
 
 

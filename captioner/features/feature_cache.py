@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pathlib
-import secrets
 import sys
 
 import keras
@@ -23,9 +22,9 @@ import tensorflow as tf
 
 from captioner.features.input_pipeline import image_batches
 from captioner.features.litert_network import image_network
+from captioner.files import atomic_write, write_json
 from captioner.images.image_files import ImageError, read_image_file
 from captioner.images.image_views import View
-from captioner.presets import write_json
 from captioner.progress import progress_bar
 
 SHARD_SIZE = 256
@@ -199,15 +198,8 @@ class FeatureCache:
         # Named by what is in it, so that two runs at once never share a name.
         name = hashlib.sha256("".join(contents).encode()).hexdigest()[:16]
         path = self.folder / f"features-{name}.npy"
-        temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")
-        try:
-            with open(temporary, "wb") as file:
-                np.save(file, np.stack(features))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(path, sync=True) as file:
+            np.save(file, np.stack(features))
         write_json(path.with_suffix(".json"), contents)
         self._open_shard(path.with_suffix(".json"))
 

@@ -24,7 +24,7 @@ def image_batches(images, image_converter, batch_size, on_error):
     Example:
 
     >>> import numpy as np
-    >>> from captioner.image_converter import ImageConverter
+    >>> from captioner import ImageConverter
     >>> photos = [np.zeros((40, 60, 3), "uint8")] * 3
     >>> batches = image_batches(photos, ImageConverter((32, 32)), 2, print)
     >>> [images.shape[0] for _, images in batches]

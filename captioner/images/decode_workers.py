@@ -26,9 +26,9 @@ import cv2
 import numpy as np
 
 from captioner.images.image_files import MAX_PIXELS, ImageError, load_image
+from captioner.images.thumbnail import make_thumbnail
 
 TIME_LIMIT = 30.0  # seconds for one photo
-THUMBNAIL_SIZE = 240  # of the longer side, in pixels
 _HEADER = struct.Struct("<Q")
 
 
@@ -294,16 +294,6 @@ def _answer(photo, known_digest, thumbnail):
     if digest == known_digest:
         return (digest, None, small), None
     return (digest, pixels.shape, small), pixels
-
-
-def make_thumbnail(pixels):
-    """uint8 RGB (H, W, 3) -> the bytes of a small JPEG."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, THUMBNAIL_SIZE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 75]
-    return cv2.imencode(".jpg", pixels[..., ::-1], quality)[1].tobytes()
 
 
 if __name__ == "__main__":

@@ -24,13 +24,8 @@ import zipfile
 import zlib
 
 from captioner.images.image_files import ImageError, read_image_file
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
-# What is taken for a photo inside a folder or an archive; a file named outright is
-# always tried.
-IMAGE_SUFFIXES = frozenset(
-    ".apng .avif .bmp .dib .exr .gif .hdr .heic .heif .jp2 .jpe .jpeg .jpg .pbm .pgm "
-    ".png .pnm .ppm .ras .tif .tiff .webp".split()
-)
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # A member is read before it is known what it is; so much no photo has.
@@ -252,7 +247,7 @@ def _sorted_entries(folder, stack):
 
 
 def _is_photo_name(name):
-    return name[:1] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name[:1] != "." and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
 
 
 def _is_archive(path):

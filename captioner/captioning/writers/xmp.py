@@ -33,6 +33,7 @@ for _prefix, _space in {
 _JPEG_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_HEADER = b"XML:com.adobe.xmp\0\0\0\0\0"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_PACKET_BYTES = 2**24
 
 
 def read_description(packet):
@@ -220,10 +221,16 @@ def _png_parts(data):
 def _png_text(body):
     compressed = body[18]
     text = body[20:].split(b"\0", 2)[2]
+    if not compressed:
+        return text
+    inflate = zlib.decompressobj()
     try:
-        return zlib.decompress(text) if compressed else text
+        text = inflate.decompress(text, _MAX_PACKET_BYTES)
     except zlib.error as error:
         raise ValueError("the file is damaged") from error
+    if not inflate.eof:  # 2 MB may inflate to 2 GB
+        raise ValueError("the XMP packet is cut short or too large")
+    return text
 
 
 def _webp_parts(data):
