@@ -39,6 +39,7 @@ _HOMES = {
     "ImageError": "images.image_files",
     "PresetError": "presets",
     "RandomSampler": "samplers",
+    "Task": "tasks.task",
     "Tokenizer": "tokenizers.tokenizer",
     "VisionBackbone": "backbones",
     "backbone_names": "backbones",

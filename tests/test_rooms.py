@@ -51,7 +51,7 @@ LIGHT = {  # file or folder: what it does not load when it is itself imported
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("images/image_files", "images/photo_sources", "images/decode_workers")
-        + ("captioning",),
+        + ("captioning", "tasks/task", "tasks/load_task"),
         {"keras", "tensorflow"},
     ),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},

@@ -9,7 +9,6 @@ import concurrent.futures
 import os
 import threading
 
-from captioner.features.litert_network import image_network
 from captioner.images.decode_workers import DecodeWorkers
 from captioner.images.image_files import ImageError
 
@@ -34,36 +33,27 @@ class BatchCaptioner:
     """Batches of converted photos to captions; what does not fit the memory is halved.
 
     Args:
-        captioner: an `ImageCaptioner`.
+        task: a `Task`.
         num_captions: how many of each photo.
-        num_threads: that one call may use on the image network.
+        num_threads: that one call may use.
     """
 
-    def __init__(self, captioner, num_captions=1, num_threads=1):
+    def __init__(self, task, num_captions=1, num_threads=1):
         import tensorflow as tf
 
         self._tf = tf
-        self._captioner = captioner
+        self.task = task.replaced(num_captions=num_captions, num_threads=num_threads)
         self.num_captions = num_captions
-        converter = captioner.preprocessor.image_converter
-        self._convert = tf.function(
-            converter,
-            input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
-            autograph=False,
-        )
-        backbone = captioner.caption_model.vision_backbone
-        # None for an ensemble, whose members have each their own.
-        self._encode = backbone and image_network(backbone, num_threads)
         self._largest = None  # batch that is known to fit
 
     def resize(self, pixels):
-        """uint8 (H, W, 3) -> what the network takes, float32.
+        """uint8 (H, W, 3) -> what the task takes.
 
         Raises:
             ImageError: there is no memory for it.
         """
         try:
-            return self._convert(pixels)
+            return self.task.convert(pixels)
         except (MemoryError, self._tf.errors.OpError) as error:
             raise _model_failed(error) from error
 
@@ -78,14 +68,7 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            batch = self._tf.nest.map_structure(
-                lambda *each: self._tf.stack(each), *images
-            )
-            if self._encode is None:
-                found = self._captioner.batch_results(batch)
-            else:
-                features = self._encode(batch)
-                found = self._captioner.generate_results(features, len(images))
+            found = self.task.write(images)
         # RuntimeError: of LiteRT, where there is no room for its tensors.
         except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
@@ -96,7 +79,7 @@ class BatchCaptioner:
             return self._run(images[:half]) + self._run(images[half:])
         return [
             [
-                [each.text, round(each.score, 4)]
+                [each.text, None if each.score is None else round(each.score, 4)]
                 for each in result.hypotheses[: self.num_captions]
             ]
             for result in found
@@ -112,7 +95,7 @@ class LocalEngine:
     """Captions batches on this machine.
 
     Args:
-        load: function that returns an `ImageCaptioner`; called when there is work.
+        load: function that returns a `Task`; called when there is work.
         num_captions: how many of each photo.
         num_workers: decoding processes.
         time_limit, max_pixels: see `DecodeWorkers`.

@@ -1,6 +1,5 @@
 """Several captioners that write one caption together."""
 
-import copy
 import hashlib
 import math
 
@@ -137,8 +136,11 @@ class EnsembleCaptioner(Task):
 
     def replaced(self, sampler=None, num_captions=None, num_threads=None):
         """The same members with other options; see `Task.replaced`."""
-        other = copy.copy(self)
-        sampler = sampler_for(self.sampler if sampler is None else sampler, num_captions)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        sampler = sampler_for(
+            self.sampler if sampler is None else sampler, num_captions
+        )
         if sampler is not self.sampler:
             other._set_sampler(sampler, self._writer.jit_compile)
         if num_threads is not None:

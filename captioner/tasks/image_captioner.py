@@ -1,6 +1,5 @@
 """Photos in, captions out; with everything that a user does with it."""
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -212,8 +211,11 @@ class ImageCaptioner(Task):
         [each.text for each in three.generate_results("photo.jpg").hypotheses]
         ```
         """
-        other = copy.copy(self)
-        sampler = sampler_for(self.sampler if sampler is None else sampler, num_captions)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        sampler = sampler_for(
+            self.sampler if sampler is None else sampler, num_captions
+        )
         if sampler is not self.sampler:
             other._set_sampler(sampler, self.jit_compile)
         if num_threads is not None:
@@ -341,7 +343,7 @@ class ImageCaptioner(Task):
         )
 
     @classmethod
-    def from_preset(cls, preset, sampler=None, dtype=None):
+    def from_preset(cls, preset, sampler=None, dtype=None, custom_objects=None):
         """Load a preset by its name or its folder.
 
         Checks every file against its checksum; runs no code from the folder.
@@ -426,13 +428,12 @@ class ImageCaptioner(Task):
                 "image_feature_shape": backbone.feature_shape,
             }
         )
-        old_grid = self.caption_model.vision_backbone.network.output_shape[1:3]
         for old, new in zip(self.caption_model.weights, caption_model.weights):
             value = old.numpy()
             if old.shape != new.shape:  # a bias for each position, (..., P, D)
                 value = tf.image.resize(
-                    value.reshape(-1, *old_grid, old.shape[-1]),
-                    backbone.network.output_shape[1:3],
+                    value.reshape(-1, *self.backbone.grid, old.shape[-1]),
+                    backbone.grid,
                 )
                 value = tf.reshape(value, new.shape)
             new.assign(value)

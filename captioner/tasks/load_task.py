@@ -6,14 +6,13 @@ from captioner import presets
 from captioner.tasks.task import Task
 
 
-def load_task(preset, sampler=None, custom_objects=None):
+def load_task(preset, sampler=None):
     """What every verb makes of its `preset` argument.
 
     Args:
         preset: name or folder of a preset, a `Task`, or a list of them, which write
             together, see `EnsembleCaptioner`.
         sampler: replaces its own, or that of the first.
-        custom_objects: see `ImageCaptioner.from_preset`.
 
     Returns:
         A `Task`.
@@ -34,11 +33,7 @@ def load_task(preset, sampler=None, custom_objects=None):
     if isinstance(preset, (list, tuple)):
         from captioner.tasks.ensemble_captioner import EnsembleCaptioner
 
-        members = [
-            each if isinstance(each, Task) else load_task(each, None, custom_objects)
-            for each in preset
-        ]
-        return EnsembleCaptioner(members, sampler)
+        return EnsembleCaptioner(preset, sampler)
     if not isinstance(preset, (str, os.PathLike)):
         raise ValueError(
             "preset must be the name or folder of a preset, a Task, or a list of them. "
@@ -46,7 +41,7 @@ def load_task(preset, sampler=None, custom_objects=None):
         )
     from captioner.tasks.image_captioner import ImageCaptioner
 
-    return ImageCaptioner.from_preset(preset, sampler, custom_objects=custom_objects)
+    return ImageCaptioner.from_preset(preset, sampler)
 
 
 def task_identity(preset):

@@ -11,20 +11,22 @@ but what stands on this page. So they work with every captioner: `ImageCaptioner
 
 The data flows like this, on this machine or on many:
 
-    file -> decoded RGB uint8 -> task.convert -> [one, one, ...] -> task.write -> results
-            (decoding processes run `convert`)    (threads call `write`)
+    file -> uint8 RGB -> task.convert -> [one, one, ...] -> task.write -> results
+                         (run by decoding processes)        (called by threads)
 """
 
 import abc
 
-# What a task may be able to do, and how a refusal calls it.
+# What a task may be able to do, by name, and what it has then.
 ABILITIES = {
-    "scores": "no scores: every result needs a `score`",
-    "hypotheses": "only one caption for each photo: `replaced(num_captions=...)`",
-    "attention": "no attention maps: `generate_results(..., attention=True)`",
-    "prompts": "no prompts: `write(batch, prompts)`",
-    "features": "no image features: `encode(batch)`",
-    "graph": "no form as a TensorFlow graph: `image_spec`, `variables`, `caption_images`",
+    "scores": "scores",  # `score` of each result
+    "hypotheses": "more than one caption for each photo",  # `replaced(num_captions=3)`
+    "attention": "attention maps",  # `generate_results(photo, attention=True)`
+    "prompts": "prompts",  # `write(batch, prompts)`
+    "features": "image features",  # `encode(batch)`, float32 (B, P, E)
+    # `convert` is made of TensorFlow ops; `image_spec`, `variables` and
+    # `caption_images` are those of `ImageCaptioner`.
+    "graph": "a form as a TensorFlow graph",
 }
 
 
@@ -147,7 +149,10 @@ class Task(abc.ABC):
                     f"Received: ability={ability}"
                 )
             if ability not in self.abilities:
-                raise ValueError(f"{type(self).__name__} has {ABILITIES[ability]}")
+                raise ValueError(
+                    f"{type(self).__name__} does not have {ABILITIES[ability]}. "
+                    f"Received: ability={ability}"
+                )
 
     def generate(self, images, batch_size=16, prompts=None):
         """Caption one photo, or many.

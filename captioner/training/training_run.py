@@ -434,7 +434,7 @@ class TrainingRun:
         ids, captions = [each["image/id"] for each in self.dev_examples], []
         for start in range(0, len(ids), 64):
             rows = np.arange(start, min(start + 64, len(ids)))
-            captions += self.captioner.caption_features(self.read_dev(rows))[0]
+            captions += self.captioner.generate(self.read_dev(rows), len(rows))
         scores = self.scorer.score(dict(zip(ids, captions)))
         written = diversity([caption.split() for caption in captions])
         return {
