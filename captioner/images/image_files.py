@@ -80,7 +80,9 @@ def load_image(source):
 
     Args:
         source: path of a file, the bytes of one, or an array of shape `(H, W)` or
-            `(H, W, C)` that is grey, grey and alpha, RGB, or RGB and alpha.
+            `(H, W, C)` that is grey, grey and alpha, RGB, or RGB and alpha. Or an
+            object with a `name`, whose `read()` returns one of the latter two: a
+            `Photo`, an open file, an image of a dataset.
 
     Returns:
         uint8 array of shape `(H, W, 3)`.
@@ -93,10 +95,13 @@ def load_image(source):
     >>> load_image(np.zeros((480, 640), "uint8")).shape
     (480, 640, 3)
     """
+    name = "image bytes"
+    if hasattr(source, "read"):
+        name, source = str(getattr(source, "name", name)), source.read()
     if isinstance(source, np.ndarray):
         return _to_rgb(source, "image array")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        name, data = "image bytes", bytes(source)
+        data = bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         data = read_image_file(name)
