@@ -3,6 +3,7 @@
 import click
 
 from captioner.commands import COMMANDS
+from captioner.keras_settings import own_process
 from captioner.terminal import EXIT_CODES, ctrl_c, one_line
 
 
@@ -10,6 +11,7 @@ class _Group(click.Group):
     """Turns a user's mistake into one line instead of a traceback."""
 
     def invoke(self, ctx):
+        own_process()
         try:
             with ctrl_c():
                 return super().invoke(ctx)

@@ -15,6 +15,7 @@ import pytest
 ROOMS = [
     # Ground: all others may use it.
     "files",
+    "keras_settings",
     "terminal",
     "progress",
     "presets",
@@ -47,7 +48,9 @@ GROUND = {"files", "terminal", "progress", "presets", "images"}
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported
-    **dict.fromkeys(("__init__", "__main__", "terminal", "commands", "cli"), HEAVY),
+    **dict.fromkeys(
+        ("__init__", "__main__", "keras_settings", "terminal", "commands", "cli"), HEAVY
+    ),
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("images/image_files", "images/photo_sources", "images/decode_workers")

@@ -13,8 +13,9 @@ import keras
 from keras import ops
 
 from captioner.backbones import VisionBackbone
-from captioner.decoders import DecoderBlock
+from captioner.decoders import FUSIONS, MIXERS, DecoderBlock
 from captioner.decoders.fusion import AttentionFusion
+from captioner.keras_settings import check_settings
 from captioner.tasks.train_step import train_step
 
 
@@ -31,9 +32,10 @@ class CaptionModel(keras.Model):
         image_feature_shape: (P, E), what one image is to the decoder.
         vision_backbone: a `VisionBackbone`, or None for a model that only ever
             sees image features.
-        mixer: "lstm" or "transformer", what mixes along the caption.
+        mixer: "lstm" or "transformer", what mixes along the caption; or a class of your
+            own, see `captioner.decoders.TextMixer`.
         fusion: "additive", "concat", "weighted" or "attention", what brings the
-            image in.
+            image in; or a class of your own, see `captioner.decoders.Fusion`.
         num_layers: decoder blocks.
         hidden_dim: D.
         intermediate_dim: width of a Transformer's feed-forward network, by default
@@ -80,6 +82,11 @@ class CaptionModel(keras.Model):
         dropout=0.3,
         **kwargs,
     ):
+        check_settings()
+        if num_layers < 1:
+            raise ValueError(
+                f"num_layers must be 1 or more. Received: num_layers={num_layers}"
+            )
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.image_feature_shape = tuple(image_feature_shape)
@@ -91,8 +98,6 @@ class CaptionModel(keras.Model):
                     f"Received: image_feature_shape={self.image_feature_shape}"
                 )
         self.vision_backbone = vision_backbone
-        self.mixer = mixer
-        self.fusion = fusion
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
@@ -120,6 +125,8 @@ class CaptionModel(keras.Model):
             )
             for i in range(num_layers)
         ]
+        self.mixer = self.blocks[0].mixer_name
+        self.fusion = self.blocks[0].fusion_name
         self.norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="norm"
         )
@@ -199,6 +206,16 @@ class CaptionModel(keras.Model):
             text, text_state = block.step(text, text_state, image, index)
             next_cache.append(text_state)
         return self.logits_dense(self.norm(text)), next_cache
+
+    def own_classes(self):
+        """The set of a user's own classes in this model: of image networks with their
+        layers, mixers and fusions."""
+        mixer, fusion = self.blocks[0].mixer, self.blocks[0].fusion
+        found = {type(mixer), type(fusion)} - {*MIXERS.values(), *FUSIONS.values()}
+        if self.vision_backbone is not None and self.vision_backbone.is_own_network:
+            network = self.vision_backbone.network
+            found |= {type(layer) for layer in network._flatten_layers()}
+        return found
 
     @property
     def has_attention(self):

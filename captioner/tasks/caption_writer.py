@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from captioner.samplers import SAMPLERS
+from captioner.samplers import sampler_class
 from captioner.samplers.sampler import ENDED, LIVE, STUCK
 from captioner.tasks.generate_result import GenerateResult, Hypothesis
 
@@ -28,12 +28,7 @@ class CaptionWriter:
 
     def __init__(self, model, preprocessor, feature_spec, sampler, jit_compile=False):
         if isinstance(sampler, str):
-            if sampler not in SAMPLERS:
-                raise ValueError(
-                    f"sampler must be one of {', '.join(SAMPLERS)} or a Sampler. "
-                    f"Received: sampler={sampler}"
-                )
-            sampler = SAMPLERS[sampler]()
+            sampler = sampler_class(sampler)()
         self._model = model
         self._tokenizer = preprocessor.tokenizer
         vocabulary_size = self._tokenizer.vocabulary_size

@@ -13,14 +13,25 @@ import tensorflow as tf
 
 from captioner import presets
 from captioner.backbones import VisionBackbone
+from captioner.datasets.caption_dataset import CaptionDataset
 from captioner.features.litert_network import image_network
 from captioner.images.image_converter import ImageConverter
-from captioner.samplers import SAMPLERS
+from captioner.keras_settings import check_settings
+from captioner.samplers import SAMPLERS, sampler_class, sampler_name
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.caption_model import CaptionModel
 from captioner.tasks.caption_writer import CaptionWriter
+from captioner.tasks.fit_data import fit_batches
+from captioner.tasks.forked import note_use, refuse_if_forked
 from captioner.tasks.image_inputs import in_batches, to_pixels
 from captioner.tasks.preprocessor import CaptionPreprocessor
+from captioner.tasks.preset_config import (
+    check_config,
+    check_decoding,
+    converter_from,
+    memory_at_the_end,
+    shapes_alone,
+)
 from captioner.tasks.task import Task
 from captioner.tokenizers.tokenizer import Tokenizer
 
@@ -49,6 +60,8 @@ class ImageCaptioner(Task):
     """
 
     def __init__(self, caption_model, preprocessor, sampler="beam"):
+        note_use()
+        refuse_if_forked()
         self.caption_model = caption_model
         self.preprocessor = preprocessor
         if caption_model.vision_backbone is not None:
@@ -136,6 +149,7 @@ class ImageCaptioner(Task):
     def write(self, batch, prompts=None):
         """Converted photos, a list of B float32 (height, width, 3) -> list of B
         `GenerateResult`; see `Task.write`."""
+        refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
         return self._writer.results(self._network(stacked(batch)))
@@ -149,6 +163,7 @@ class ImageCaptioner(Task):
         Raises:
             ValueError: the model has no image network.
         """
+        refuse_if_forked()
         return self._encode(stacked(batch))
 
     def caption_images(self, images):
@@ -244,28 +259,60 @@ class ImageCaptioner(Task):
             optimizer=optimizer, loss=loss or CaptionCrossentropy(), **kwargs
         )
 
-    def fit(self, batches, **kwargs):
+    def fit(self, data, validation_data=None, batch_size=32, **kwargs):
         """Train, as `keras.Model.fit`.
 
         Args:
-            batches: `tf.data.Dataset` of dicts as `CaptionPreprocessor` takes
-                them; `input_pipeline.training_batches` makes them.
-            **kwargs: passed on, as `epochs`, `steps_per_epoch`, `callbacks`;
-                `validation_data` is a dataset like `batches`.
+            data: one of
+                - a dataset of `load_dataset`: its train split, in another order in
+                  every epoch, and its dev split as validation data if none is given;
+                - a list of its examples, as `dataset.examples("train")`;
+                - a `tf.data.Dataset` of (image, captions) pairs, one by one or in
+                  batches: the image as RGB pixels from 0 to 255, encoded bytes, or
+                  image features; the captions a string or several;
+                - a `tf.data.Dataset` of dicts as `CaptionPreprocessor` takes them, in
+                  batches; `training_batches` makes them.
+            validation_data: one of the same, or None.
+            batch_size: images a batch, for data that is not in batches.
+            **kwargs: passed on, as `epochs`, `steps_per_epoch`, `callbacks`.
 
         Returns:
             `keras.callbacks.History`.
+
+        Raises:
+            ValueError: the data has another structure, or the model cannot be trained
+                in this way on several machines.
+
+        Example:
+
+        ```python
+        dataset = captioner.load_dataset("flickr8k:flickr8k")
+        model.compile("adam")
+        model.fit(dataset, epochs=5, callbacks=[keras.callbacks.TensorBoard("logs")])
+        ```
         """
+        refuse_if_forked()
         strategy = self.caption_model.distribute_strategy
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise ValueError(
                 "Keras' fit fails on several machines; captioner.train with "
                 'distribute="multiworker" works there.'
             )
+        if isinstance(data, CaptionDataset):
+            if validation_data is None and "dev" in data.splits:
+                validation_data = data
+            data = list(data.examples("train"))
+        if isinstance(validation_data, CaptionDataset):
+            validation_data = list(validation_data.examples("dev"))
         kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle these
+        epochs = kwargs.get("epochs", 1)
+        batches, steps = fit_batches(data, self, batch_size, epochs, seed=0)
+        if steps is not None:
+            kwargs.setdefault("steps_per_epoch", steps)
         prepare = dict(map_func=self.preprocessor, num_parallel_calls=tf.data.AUTOTUNE)
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = kwargs["validation_data"].map(**prepare)
+        if validation_data is not None:
+            held_out, _ = fit_batches(validation_data, self, batch_size, 1, None)
+            kwargs["validation_data"] = held_out.map(**prepare)
         return self.caption_model.fit(
             batches.map(**prepare).prefetch(tf.data.AUTOTUNE), **kwargs
         )
@@ -288,6 +335,7 @@ class ImageCaptioner(Task):
             ValueError: there is no photo, its pixels are not from 0 to 255, features
                 are of another shape, or the model has no attention to show.
         """
+        refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
         if attention:
@@ -355,9 +403,12 @@ class ImageCaptioner(Task):
             sampler: replaces the preset's own.
             dtype: the decoder's dtype or policy, as "mixed_bfloat16"; by default the
                 preset's own.
+            custom_objects: dict of names to classes of your own that the preset needs
+                and that are not registered, as in Keras.
 
         Raises:
-            PresetError: there is no such preset, or it is damaged.
+            PresetError: there is no such preset, it is damaged, or it needs a class
+                that is not known here.
         """
         if isinstance(preset, cls):
             return preset if sampler is None else preset.replaced(sampler)
@@ -368,28 +419,42 @@ class ImageCaptioner(Task):
             raise presets.PresetError(
                 f"{folder}: holds a {config.get('class_name')}, not an {cls.__name__}"
             )
+        check_settings()
+        weights = folder / presets.WEIGHTS_FILE
         try:
-            tokenizer = Tokenizer.from_assets(folder / "assets")
-            _check_sizes(config, tokenizer)
-            if sampler is None:  # it, too, refuses what would eat the memory
-                sampler = SAMPLERS[config["sampler"]["name"]].from_config(
-                    config["sampler"]["config"]
-                )
-            caption_model = CaptionModel.from_config(
-                {**config["caption_model"], **({"dtype": dtype} if dtype else {})}
-            )
+            with keras.saving.custom_object_scope(custom_objects or {}):
+                tokenizer = Tokenizer.from_assets(folder / "assets")
+                check_config(config, tokenizer)
+                if sampler is None:
+                    own = config["sampler"]
+                    sampler = sampler_class(own["name"]).from_config(own["config"])
+                with memory_at_the_end():
+                    caption_model = CaptionModel.from_config(
+                        {
+                            **config["caption_model"],
+                            **({"dtype": dtype} if dtype else {}),
+                        }
+                    )
+                    presets.check_weights(caption_model, weights)
             preprocessor = CaptionPreprocessor(
-                ImageConverter.from_config(config["image_converter"]),
+                converter_from(config["image_converter"]),
                 tokenizer,
                 config["max_sequence_length"],
             )
-            caption_model.load_weights(folder / presets.WEIGHTS_FILE)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            first_line = str(error).strip().partition("\n")[0]
+            presets.load_weights(caption_model, weights)
+            made = cls(caption_model, preprocessor, sampler)
+            check_decoding(
+                made.sampler, caption_model, preprocessor.max_sequence_length
+            )
+        except presets.PresetError:
+            raise
+        # A configuration may be of any kind, and so may what Keras says to it.
+        except Exception as error:
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             raise presets.PresetError(
                 f"{folder}: cannot be rebuilt ({first_line})"
             ) from error
-        return cls(caption_model, preprocessor, sampler)
+        return made
 
     def with_image_size(self, side):
         """This captioner for photos of another size, to go on training with.
@@ -456,13 +521,9 @@ class ImageCaptioner(Task):
 
         Raises:
             PresetError: `path` exists and is not a preset.
+            ValueError: the image network, fusion or sampler is of a class that cannot
+                be made again from its `get_config`.
         """
-        names = {known: name for name, known in SAMPLERS.items()}
-        if type(self.sampler) not in names:
-            raise ValueError(
-                f"A preset can only name a sampler of {', '.join(SAMPLERS)}. "
-                f"Received: sampler={self.sampler}"
-            )
         config = {
             "class_name": type(self).__name__,
             # Its weights are float32 also where it computes in less while training.
@@ -470,10 +531,11 @@ class ImageCaptioner(Task):
             "image_converter": self.preprocessor.image_converter.get_config(),
             "max_sequence_length": self.preprocessor.max_sequence_length,
             "sampler": {
-                "name": names[type(self.sampler)],
+                "name": sampler_name(type(self.sampler)),
                 "config": self.sampler.get_config(),
             },
         }
+        self._check_can_be_loaded(config)
         with presets.new_preset(path) as folder:
             presets.write_json(folder / presets.CONFIG_FILE, config)
             (folder / "assets").mkdir()
@@ -487,6 +549,45 @@ class ImageCaptioner(Task):
             if card:
                 (folder / "README.md").write_text(card, encoding="utf-8")
         return pathlib.Path(path)
+
+    def _check_can_be_loaded(self, config):
+        """Refuse to save what `from_preset` could not load."""
+        own = self.caption_model.own_classes()
+        if type(self.sampler) not in SAMPLERS.values():
+            own.add(type(self.sampler))
+        if not own:
+            return
+        known = {keras.saving.get_registered_name(each): each for each in own}
+        try:
+            again = json.loads(json.dumps(config))
+            with keras.saving.custom_object_scope(known):
+                sampler = again["sampler"]
+                sampler_class(sampler["name"]).from_config(sampler["config"])
+                with shapes_alone():
+                    model = CaptionModel.from_config(again["caption_model"])
+                    shapes = [tuple(variable.shape) for variable in model.weights]
+        except Exception as error:  # whatever the classes' own code raises
+            first_line = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                "This captioner cannot be saved, since it could not be loaded: "
+                + first_line
+            ) from error
+        if shapes != [tuple(each.shape) for each in self.caption_model.weights]:
+            raise ValueError(
+                "This captioner cannot be saved: what get_config of its own classes "
+                "makes has other weights."
+            )
+
+    def __getstate__(self):
+        # To pickle and to copy: graphs are made anew.
+        return {
+            "caption_model": self.caption_model,
+            "preprocessor": self.preprocessor,
+            "sampler": self.sampler,
+        }
+
+    def __setstate__(self, state):
+        self.__init__(**state)
 
 
 class NetworkOnDemand:
@@ -544,35 +645,6 @@ def _is_float(array, dims):
         and tf.as_dtype(array.dtype).is_floating
         and len(array.shape) == dims
     )
-
-
-def _check_sizes(config, tokenizer):
-    """Refuse, before anything is built, a configuration that would eat the memory."""
-    model = config["caption_model"]
-    positions, width = model["image_feature_shape"]
-    sizes = {
-        "hidden_dim": (model["hidden_dim"], 16_384),
-        "intermediate_dim": (model.get("intermediate_dim") or 1, 65_536),
-        "num_layers": (model["num_layers"], 128),
-        "num_heads": (model.get("num_heads", 8), 1_024),
-        "max_sequence_length": (config["max_sequence_length"], 1_024),
-        "image_size": (max(config["image_converter"]["image_size"]), 4_096),
-        "image positions": (positions, 16_384),
-        "image feature width": (width, 16_384),
-    }
-    for name, (size, limit) in sizes.items():
-        if not 0 < size <= limit:
-            raise ValueError(f"{name} must be 1 to {limit}. Received: {name}={size}")
-    backbone = model["vision_backbone"]
-    if backbone is not None:
-        _check_image_size(
-            backbone["image_size"], config["image_converter"]["image_size"]
-        )
-    if model["vocabulary_size"] != tokenizer.vocabulary_size:
-        raise ValueError(
-            f"the vocabulary has {tokenizer.vocabulary_size} words. "
-            f"Received: vocabulary_size={model['vocabulary_size']}"
-        )
 
 
 def _check_devices(strategy, optimizer, options):

@@ -3,6 +3,7 @@
 import os
 
 from captioner import presets
+from captioner.keras_settings import check_backend
 from captioner.tasks.task import Task
 
 
@@ -28,6 +29,7 @@ def load_task(preset, sampler=None):
     task.generate("photo.jpg")
     ```
     """
+    check_backend()
     if isinstance(preset, Task):
         return preset if sampler is None else preset.replaced(sampler)
     if isinstance(preset, (list, tuple)):

@@ -364,22 +364,6 @@ def test_compile_chooses_the_sampler(tiny_captioner, images):
         made.compile(sampler="nope")
 
 
-def test_a_sampler_of_ones_own_generates_but_has_no_preset(
-    tiny_captioner, photos, tmp_path
-):
-    class SecondBest(GreedySampler):
-        pass
-
-    assert issubclass(SecondBest, Sampler)
-    made = ImageCaptioner(
-        tiny_captioner.caption_model, tiny_captioner.preprocessor, SecondBest()
-    )
-    assert isinstance(made.generate(photos[0]), str)
-    with pytest.raises(ValueError, match="can only name a sampler of greedy, beam, "):
-        made.save_to_preset(tmp_path / "own")
-    assert not (tmp_path / "own").exists()
-
-
 def test_one_trace_for_batches_of_any_size(tiny_captioner, images, monkeypatch):
     traces = []
 
