@@ -35,9 +35,14 @@ def as_restructured_text(app, what, name, object, options, lines):
     """Docstrings are Markdown, which Keras uses too; autodoc reads reStructuredText."""
     text = inspect.cleandoc("\n".join(lines))
     text = re.sub(
-        r"^( *)```(\w*)\n(.*?)^ *```$", _code_block, text, flags=re.DOTALL | re.MULTILINE
+        r"^( *)```(\w*)\n(.*?)^ *```$",
+        _code_block,
+        text,
+        flags=re.DOTALL | re.MULTILINE,
     )
-    text = re.sub(r"^( *)Returns:\n((?:\1    .*\n?)+)", _returns, text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^( *)Returns:\n((?:\1    .*\n?)+)", _returns, text, flags=re.MULTILINE
+    )
     # Code spans; the s of "`View`s" is text.
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))", _literal, text)
     text = re.sub(r"(?:^ *\|.*\|\n?)+", _list_table, text, flags=re.MULTILINE)

@@ -232,7 +232,9 @@ def _converted(task, examples, batch_size, errors):
 
     def convert(example):
         try:
-            return example["image/id"], task.convert(load_image(example["image"]))
+            return example["image/id"], task.convert(
+                load_image(example["image"], task.image_size)
+            )
         except ImageError as error:
             errors[example["image/id"]] = str(error)
 

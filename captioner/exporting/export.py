@@ -86,7 +86,7 @@ class ExportedCaptioner(tf.Module):
         with tf.control_dependencies([some]):  # before any layer fails on none
             image_bytes = tf.identity(image_bytes)
         images = tf.map_fn(
-            lambda one: self._task.convert(decode_image(one)),
+            lambda one: self._task.convert(decode_image(one, self._task.image_size)),
             image_bytes,
             fn_output_signature=self._task.image_spec,
         )

@@ -16,6 +16,7 @@ from captioner.backbones import VisionBackbone
 from captioner.decoders import FUSIONS, MIXERS, DecoderBlock
 from captioner.decoders.fusion import AttentionFusion
 from captioner.keras_settings import check_settings
+from captioner.tasks.captioner_options import CaptionerOptions, default_fusion
 from captioner.tasks.train_step import train_step
 
 
@@ -35,7 +36,8 @@ class CaptionModel(keras.Model):
         mixer: "lstm" or "transformer", what mixes along the caption; or a class of your
             own, see `captioner.decoders.TextMixer`.
         fusion: "additive", "concat", "weighted" or "attention", what brings the
-            image in; or a class of your own, see `captioner.decoders.Fusion`.
+            image in; or a class of your own, see `captioner.decoders.Fusion`; by
+            default attention, and additive where P is 1.
         num_layers: decoder blocks.
         hidden_dim: D.
         intermediate_dim: width of a Transformer's feed-forward network, by default
@@ -73,13 +75,13 @@ class CaptionModel(keras.Model):
         vocabulary_size,
         image_feature_shape,
         vision_backbone=None,
-        mixer="lstm",
-        fusion="additive",
-        num_layers=1,
-        hidden_dim=512,
-        intermediate_dim=None,
-        num_heads=8,
-        dropout=0.3,
+        mixer=CaptionerOptions.mixer,
+        fusion=CaptionerOptions.fusion,
+        num_layers=CaptionerOptions.num_layers,
+        hidden_dim=CaptionerOptions.hidden_dim,
+        intermediate_dim=CaptionerOptions.intermediate_dim,
+        num_heads=CaptionerOptions.num_heads,
+        dropout=CaptionerOptions.dropout,
         **kwargs,
     ):
         check_settings()
@@ -98,6 +100,7 @@ class CaptionModel(keras.Model):
                     f"Received: image_feature_shape={self.image_feature_shape}"
                 )
         self.vision_backbone = vision_backbone
+        fusion = fusion or default_fusion(self.image_feature_shape)
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim

@@ -71,8 +71,7 @@ class EnsembleCaptioner(Task):
     @property
     def image_size(self):
         """(height, width) in pixels that no member's photos exceed."""
-        heights, widths = zip(*(member.image_size for member in self.members))
-        return max(heights), max(widths)
+        return self.convert.image_size
 
     @property
     def image_spec(self):
@@ -155,6 +154,10 @@ class Converters:
 
     def __init__(self, converters):
         self.converters = converters
+        # Photos are decoded once, for the member that looks closest.
+        self.image_size = tuple(
+            map(max, zip(*(each.image_size for each in converters)))
+        )
 
     def __call__(self, image):
         return tuple(convert(image) for convert in self.converters)

@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 from captioner.features.input_pipeline import image_reader, training_batches
-from captioner.images.image_decoder import decode_image
 
 EXPECTED = (
     "fit takes a dataset of load_dataset, or a tf.data.Dataset of (image, captions) "
@@ -54,7 +53,7 @@ def fit_batches(data, captioner, batch_size, epochs, seed):
         key, convert, of_one = "image_features", lambda x: x, 2
     elif image.dtype == tf.string and rank == 0:
         key, of_one = "images", 0
-        convert = lambda x: converter(decode_image(x))  # noqa: E731
+        convert = lambda x: converter(converter.decode(x))  # noqa: E731
     elif image.dtype != tf.string and rank in (3, 4):
         key, convert, of_one = "images", converter, 3
     else:

@@ -368,7 +368,10 @@ class ImageCaptioner(Task):
         photos = [image for image in images if not self._are_features(image)]
         encoded = ()
         if photos:
-            encoded = self.encode([self.convert(to_pixels(photo)) for photo in photos])
+            size = self.image_size
+            encoded = self.encode(
+                [self.convert(to_pixels(photo, size)) for photo in photos]
+            )
             if len(photos) == len(images):
                 return encoded
         encoded = iter(encoded)

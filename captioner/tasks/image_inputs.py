@@ -59,12 +59,13 @@ def in_batches(write, images, batch_size, prompts=None, holds_many=None):
     return results if nest is None else keras.tree.pack_sequence_as(nest, results)
 
 
-def to_pixels(image):
+def to_pixels(image, image_size=None):
     """One photo, in any form -> uint8 RGB (H, W, 3), upright.
 
     Args:
         image: a path, encoded bytes, a PIL image, or an array or tensor of pixels from
             0 to 255, (H, W) or (H, W, channels).
+        image_size: see `load_image`.
 
     Raises:
         ImageError: it cannot be read, or has no shape of a photo.
@@ -85,7 +86,7 @@ def to_pixels(image):
                 )
         if image.dtype.kind in "iu":
             image = image.astype(np.uint8)
-    return load_image(image)
+    return load_image(image, image_size)
 
 
 def is_pil_image(image):

@@ -190,7 +190,9 @@ class Task(abc.ABC):
             self.require("prompts")
 
         def write(photos, prompts):
-            batch = [self.convert(to_pixels(photo)) for photo in photos]
+            batch = [
+                self.convert(to_pixels(photo, self.image_size)) for photo in photos
+            ]
             return self.write(batch, prompts)
 
         return in_batches(write, images, batch_size, prompts)
