@@ -211,6 +211,8 @@ def _recognise(path):
             f"{path} is no captions file: neither a table (.csv, .tsv, .jsonl) nor "
             "JSON of Karpathy, COCO or Label Studio, nor a list of objects."
         )
+    if not os.path.isdir(path):
+        raise ValueError(f"{path} is neither a file nor a folder.")
     listing = FolderListing()
     if flickr8k.find_captions_file(path, listing):
         return flickr8k.read_flickr8k, path

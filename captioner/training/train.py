@@ -245,18 +245,17 @@ def _check_spaces(summary):
     count = sum(summary.captions.values())
     if summary.unspaced_captions > count / 2:
         raise ValueError(
-            f"{summary.unspaced_captions} of {count} captions are written without spaces "
-            "between words, as Chinese, Japanese and Thai are. Put spaces between the "
-            "words first, with a word segmenter such as jieba."
+            f"{summary.unspaced_captions} of {count} captions are written without "
+            "spaces between words, as Chinese, Japanese and Thai are. Put spaces "
+            "between the words first, with a word segmenter such as jieba."
         )
 
 
 def _splits(data):
     for split in ("train", "dev"):
         if split not in data.splits:
-            advice = (
-                " --dev-fraction 0.1 takes a tenth of train." if split == "dev" else ""
-            )
+            advice = " --dev-fraction 0.1 takes a tenth of train."
+            advice = advice if split == "dev" else ""
             raise ValueError(
                 f"{data.name} has no {split} split, which training needs.{advice}"
             )

@@ -109,9 +109,13 @@ def test_fractions_are_not_used_where_there_are_splits(tmp_path):
     assert "split fractions not used" in str(summary)
 
 
-@pytest.mark.parametrize("count", [2, 3, 12])
-def test_a_small_dataset_has_a_dev_image(tmp_path, count):
-    names = [f"{i}.jpg" for i in range(count)]
+@pytest.mark.parametrize(
+    "names",
+    [[f"{i}.jpg" for i in range(count)] for count in (2, 3, 12)]
+    # By their hashes, all of these are dev images.
+    + [["coffee.jpg", "kitten.jpg"]],
+)
+def test_a_small_dataset_has_a_train_and_a_dev_image(tmp_path, names):
     for name in names:
         (tmp_path / name).touch()
     path = tmp_path / "c.csv"
@@ -120,7 +124,7 @@ def test_a_small_dataset_has_a_dev_image(tmp_path, count):
     dataset = load_dataset(path)
     assert {"train", "dev"} <= set(dataset.splits)
     assert "the dev split is so small (1)" in str(dataset.summary())
-    path.write_text("image,caption\n0.jpg,A dog\n")
+    path.write_text(f"image,caption\n{names[0]},A dog\n")
     assert len(load_dataset(path).splits) == 1
 
 
