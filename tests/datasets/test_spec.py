@@ -31,7 +31,7 @@ def karpathy(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"image_dir": "a b&c=d?e*f+g%h"},
+        {"image_dir": "a b&c=d?e*f+g%h'i\""},
         {"dev_fraction": 0.2},
         {"image_dir": "/x/é", "dev_fraction": 0.25, "test_fraction": 0.0},
     ],
@@ -97,6 +97,8 @@ def test_parts_of_a_mix_have_options_of_their_own(karpathy):
     dataset = load_dataset(f"mix:'{part}'*2+scenes:5?dev_fraction=0.5")
     assert len(dataset.epoch()) == 2 * (40 - len(dataset.examples("dev")) + 200) + 5
     assert dataset.examples("train")[0]["image/id"].startswith("ann/")
+    # The options of the last part are not those of the mix.
+    assert len(load_dataset(f"mix:scenes:5+'{part}'").epoch()) == 45
 
 
 def test_fractions_are_not_used_where_there_are_splits(tmp_path):
