@@ -20,6 +20,7 @@ from captioner.images.archive_members import (
     MAX_RATIO,
     ArchiveError,
     ArchiveMember,
+    after,
     member_name,
     open_archive,
     too_large,
@@ -108,13 +109,12 @@ def _members(stream, is_wanted, changed):
                 raise ArchiveError(f"more than {MAX_ZEROS:,} null bytes in a row")
             continue
         if zeros and (stream.at - BLOCK) % RECORD:
-            raise ArchiveError(f"null bytes in the middle, after {number:,} files")
+            raise ArchiveError(f"null bytes in the middle, {after(number)}")
         zeros = 0
         try:
             header = _header(block)
         except ArchiveError as error:
-            where = f"after {number:,} files" if number else "at its begin"
-            raise ArchiveError(f"{error} {where}") from None
+            raise ArchiveError(f"{error} {after(number)}") from None
         if header.kind in (*_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK):
             extended.add(header, stream)
             continue
@@ -147,12 +147,12 @@ def _members(stream, is_wanted, changed):
                 content = stream.read_all(size)
                 padded -= size
         except EOFError as error:
-            raise EOFError(f"{error} after {number - 1:,} files") from error
+            raise EOFError(f"{error} {after(number - 1)}") from error
         yield ArchiveMember(name, f"{size}:{header.time}:{changed}", content, problem)
         stream.skip(padded)
     if not zeros:
         raise ArchiveError(
-            f"it ends without an end mark, after {number:,} files: some may be missing"
+            f"it has no end mark {after(number)}: some files may be missing"
         )
 
 
