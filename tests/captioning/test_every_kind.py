@@ -207,7 +207,7 @@ def test_every_kind_of_file_name_and_archive(run, tmp_path, server):
         ".mp4": 2,
         ".cr2": 1,
         ".zip": 1,
-        "linked folders": 1,
+        "linked folder(s)": 1,
         "without a suffix": 1,
     }
     assert told == {"event": "left_aside", "files": left_aside}
