@@ -5,12 +5,15 @@ import errno
 import os
 import pathlib
 
-from captioner.captioning.writers.existing import joined
+from captioner.captioning.writers.existing import joined, plain
+from captioner.captioning.writers.photo_metadata import caption_of
 from captioner.images.image_files import ImageError
 from captioner.images.photo_sources import SeenNames
 
 # The trouble of a disk, which ends the run; any other is that of one photo.
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+PHOTO = "photo"  # the name of its own metadata among those of writers
 
 
 class CaptionFiles:
@@ -31,7 +34,7 @@ class CaptionFiles:
         path = pathlib.Path(photo.path if folder is None else folder)
         if folder is not None:
             path = path / photo.relative
-        return path if writer.suffix is None else path.with_suffix(writer.suffix)
+        return writer.path(path)
 
     def _paths(self, photo):
         for writer, folder in self.writers:
@@ -47,11 +50,35 @@ class CaptionFiles:
                 reason = f"its {path.suffix} would replace the photo itself"
             elif not self._taken.add(os.path.abspath(path)):
                 reason = f"{path.name} holds the caption of another photo"
+                stem = pathlib.PurePath(photo.path).stem
+                if writer.name == "xmp" and path.stem == stem:
+                    reason += "; use --xmp-name photo.jpg.xmp"
         return reason
 
     def texts(self, photo):
-        """dict of writer name to the text that its file has; None for no file."""
-        return {writer.name: writer.read(path) for writer, path in self._paths(photo)}
+        """What a photo's files hold.
+
+        Returns:
+            dict of writer name to the text, None where there is no caption. `PHOTO` is
+            the caption in the photo's own metadata and in XMP files that this run does
+            not write; it is left out where all captions are overwritten.
+
+        Raises:
+            ValueError: a file cannot be read, and may not be overwritten.
+        """
+        paths = list(self._paths(photo))
+        texts = {writer.name: self._read(writer, path) for writer, path in paths}
+        if paths and self.existing != "overwrite":
+            texts[PHOTO] = caption_of(photo, [path for _, path in paths])
+        return texts
+
+    def _read(self, writer, path):
+        try:
+            return writer.read(path)
+        except ValueError:
+            if self.existing != "overwrite":
+                raise
+            return ""
 
     def are_there(self, photo):
         """Whether all files of a photo exist."""
@@ -59,14 +86,21 @@ class CaptionFiles:
 
     def before(self, texts, entry):
         """What was there before this run: `texts`, without what `entry` wrote."""
-        before = {}
-        for writer, _ in self.writers:
-            text = before[writer.name] = texts[writer.name]
-            if entry is not None and entry.captions and entry.before is not None:
-                own = entry.before.get(writer.name)
-                if text == joined(self.existing, own, self._text(writer, entry)):
-                    before[writer.name] = own
+        before = dict(texts)
+        if entry is not None and entry.captions and entry.before is not None:
+            for writer, _ in self.writers:
+                own = self._joined(writer, entry, entry.before.get(writer.name))
+                if texts[writer.name] == own:
+                    before[writer.name] = entry.before.get(writer.name)
         return before
+
+    def _joined(self, writer, entry, before):
+        """The text for a file that had the text `before`. Where that is none, the
+        existing caption is the one in its metadata or in another file."""
+        others = entry.before or {}
+        found = filter(None, [before, others.get(PHOTO), *others.values()])
+        before = next(found, None)
+        return joined(self.existing, before, self._text(writer, entry))
 
     def contents(self, photo, entry, which="all"):
         """The (path, bytes) that have to be written for an entry.
@@ -88,22 +122,25 @@ class CaptionFiles:
                 if os.path.lexists(path):
                     continue
                 before = None
+            elif self.existing != "overwrite" and before == "":
+                raise ValueError(
+                    f"{path.name} exists, without a caption that can be read; it is "
+                    "replaced only with overwrite"
+                )
             elif self.existing == "skip" and before is not None:
-                if not before:
-                    raise ValueError(
-                        f"{path.name} is there, without a caption that can be read; it "
-                        "is replaced only with overwrite"
-                    )
                 continue
-            now = writer.read(path)
-            text = joined(self.existing, before, self._text(writer, entry))
+            is_kept = entry.kind == "kept" and (entry.before or {}).get(PHOTO)
+            if is_kept and writer.name == "xmp" and not os.path.lexists(path):
+                continue  # programs find the caption where it is
+            now = self._read(writer, path)
+            text = self._joined(writer, entry, before)
             if now != text and not (which == "untouched" and now != before):
                 found.append((path, writer.content(photo, path, text)))
         return found
 
     @staticmethod
     def _text(writer, entry):
-        texts = [text for text, _ in entry.captions]
+        texts = [plain(text) for text, _ in entry.captions]
         return "\n".join(texts) if writer.name == "text" else texts[0]
 
     def write(self, path, data):

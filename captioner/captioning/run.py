@@ -187,8 +187,11 @@ class CaptionRun:
             lasting = photo.stamp and old.kind not in PASSING_KINDS
             if lasting or old.run == run:  # it was tried once in this run
                 return old, old
+        try:
+            before = {} if self.existing == "overwrite" else self._before(photo, old)
+        except ValueError as error:
+            return _failed(photo, _not_written(photo, error), run), old
         if self.existing == "skip":
-            before = self._before(photo, old)
             text = next(filter(None, before.values()), None)
             if text:
                 captions = [[line, None] for line in text.split("\n")]
@@ -220,6 +223,8 @@ class CaptionRun:
             which = "untouched"
         elif self.existing == "overwrite" and entry.kind is None:
             which = "all"
+        elif entry.kind == "kept" and entry.run == self.journal.run:
+            which = "all"  # an older caption of ours would contradict it
         elif self.files.are_there(photo):
             return entry
         try:

@@ -249,6 +249,8 @@ def _webp_parts(data):
         # The padding of the last part is missing at times.
         yield kind, at, min(at + 8 + size + size % 2, max(end, at + 8 + size))
         at += 8 + size + size % 2
+    if at < end:
+        raise ValueError("the file is damaged")
 
 
 def _embed_in_webp(data, blocks):
