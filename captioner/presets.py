@@ -25,6 +25,7 @@ import zipfile
 
 from captioner.files import atomic_folder, file_sha256, write_json
 
+DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"
@@ -80,11 +81,26 @@ def find_preset(name):
     path = pathlib.Path(name).expanduser()
     if (path / CONFIG_FILE).is_file():
         return path
+    return find_named_preset(name)
+
+
+def find_named_preset(name):
+    """The folder of a preset from its name alone, whatever lies in the working folder.
+
+    Raises:
+        PresetError: there is none; the message lists those that there are.
+
+    Example:
+
+    >>> from captioner import presets
+    >>> presets.find_named_preset("efficientnet_lite2_imagenet").name
+    'efficientnet_lite2_imagenet'
+    """
     # A bare name only: "../x" must not climb out of the folders.
-    if path.name == str(name):
+    if pathlib.Path(name).name == str(name):
         for folder in preset_folders():
-            if (folder / path / CONFIG_FILE).is_file():
-                return folder / path
+            if (folder / name / CONFIG_FILE).is_file():
+                return folder / name
     known = ", ".join(preset.name for preset in list_presets()) or "none"
     raise PresetError(f"No preset {str(name)!r} (neither a folder nor one of: {known})")
 
