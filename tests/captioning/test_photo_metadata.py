@@ -418,7 +418,7 @@ def short_and_long(short, long):
     )
 
 
-@short_and_long(200, 50_000)
+@short_and_long(200, 20_000)
 def test_damage_gives_a_caption_or_an_error(effort):
     @effort
     @given(damaged(files_with_metadata()))
@@ -436,7 +436,7 @@ def test_damage_gives_a_caption_or_an_error(effort):
     check()
 
 
-@short_and_long(200, 50_000)
+@short_and_long(200, 20_000)
 @pytest.mark.parametrize(
     "read",
     [
