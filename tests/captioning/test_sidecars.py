@@ -4,10 +4,10 @@ are found wherever they are, and no file costs more than its own photo."""
 import csv
 import os
 import shutil
-import types
 from pathlib import Path
 
 import pytest
+from fake_task import FakeTask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,11 +53,10 @@ def run(tmp_path, monkeypatch):
     numbers = iter(range(100))
 
     def run(run_folder=None, **options):
-        task = types.SimpleNamespace(caption_model=types.SimpleNamespace(weights=[]))
         options.setdefault("progress", "none")
         results = module.caption(
             tmp_path / "photos",
-            task,
+            FakeTask(),
             run_folder=run_folder or tmp_path / f"run{next(numbers)}",
             **options,
         )
@@ -163,15 +162,14 @@ def test_words_that_a_person_adds_later_replace_those_of_the_machine(run, photos
     assert read_description((photos / "a.xmp").read_bytes()) == WORDS
 
 
-def test_captions_in_archives_are_kept(run, photos, tmp_path):
+def test_captions_in_archives_are_kept(photos, tmp_path):
     write_all(photos / "a.jpg")
     for form in ("zip", "tar"):
         shutil.make_archive(tmp_path / "shard", form, photos, "a.jpg")
-    task = types.SimpleNamespace(caption_model=types.SimpleNamespace(weights=[]))
     for name in ("shard.zip", "shard.tar"):
         (result,) = module.caption(
             tmp_path / name,
-            task,
+            FakeTask(),
             sidecars=True,
             sidecar_folder=tmp_path / f"{name}.texts",
             progress="none",
