@@ -42,9 +42,10 @@ ROOMS = [
     "cli",
 ]
 VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other verb
-# These know nothing of models; of the rooms above them they use the ground.
+# These know nothing of models; of the rooms above them they use the ground, and what a
+# photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"files", "spreadsheets", "terminal", "progress", "presets", "journal"}
+GROUND = set(ROOMS[: ROOMS.index("images") + 1])
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported

@@ -10,7 +10,7 @@ from captioner.captioning.outputs import captions_of
 from captioner.captioning.writers.existing import joined
 from captioner.files import atomic_write
 from captioner.images.image_files import ImageError
-from captioner.images.photo_sources import SeenNames
+from captioner.images.seen_names import SeenNames
 
 # Errors of the disk, which end the run; any other is an error of one photo.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}

@@ -19,7 +19,8 @@ from captioner.captioning.result import CaptionResult
 from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import RunInfo
 from captioner.images.image_files import ImageError
-from captioner.images.photo_sources import Photo, count_photos
+from captioner.images.photo import Photo
+from captioner.images.photo_sources import count_photos
 from captioner.journal import Entry
 
 # Errors that may be gone the next time, though the photo has not changed.

@@ -21,6 +21,7 @@ from captioner.metrics import (
     CaptionScorer,
     bootstrap,
     calibration,
+    chair,
     compare,
     diversity,
     interval,
@@ -304,7 +305,12 @@ def _diversity(predictions, references, data, split):
             for example in data.examples("train")
             for caption in example["captions"]
         ]
-    found = diversity([texts[0] for texts in tokens], training)
+    first = [texts[0] for texts in tokens]
+    found = diversity(first, training)
+    found |= chair(
+        first,
+        [[ptb_tokenize(text) for text in several] for several in references.values()],
+    )
     n_best = [texts for texts in tokens if len(texts) > 1]
     if n_best:
         found["n_best_self_bleu_4"] = sum(map(self_bleu, n_best)) / len(n_best)

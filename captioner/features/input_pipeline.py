@@ -24,7 +24,7 @@ def image_batches(images, image_converter, batch_size, on_error):
     Example:
 
     >>> import numpy as np
-    >>> from captioner.image_converter import ImageConverter
+    >>> from captioner import ImageConverter
     >>> photos = [np.zeros((40, 60, 3), "uint8")] * 3
     >>> batches = image_batches(photos, ImageConverter((32, 32)), 2, print)
     >>> [images.shape[0] for _, images in batches]
@@ -33,7 +33,7 @@ def image_batches(images, image_converter, batch_size, on_error):
 
     def load(index):
         try:
-            return load_image(images[index]), True
+            return load_image(images[index], image_converter.image_size), True
         except ImageError as error:
             on_error(int(index), error)
             return np.zeros((1, 1, 3), np.uint8), False
@@ -128,7 +128,8 @@ def image_reader(images, image_converter, views=(View(),)):
 
     def read_one(index):
         number, index = divmod(int(index), len(images))
-        photo = image_converter(load_image(images[index]))
+        photo = load_image(images[index], image_converter.image_size)
+        photo = image_converter(photo)
         return views[number].of(photo, str(index))
 
     def read(indices):

@@ -24,7 +24,8 @@ from captioner.metrics import CiderD
 from captioner.samplers import RandomSampler
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.image_captioner import ImageCaptioner
-from captioner.training.row_batches import padded, padded_length
+from captioner.tasks.preprocessor import padded_length
+from captioner.training.row_batches import padded
 
 
 class CiderReward:

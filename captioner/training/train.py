@@ -219,7 +219,7 @@ def train(
     for split in ("train", "dev"):
         if split not in data.splits:
             raise ValueError(f"{dataset} has no {split} split, which training needs.")
-    train_examples = list(data.examples("train"))
+    train_examples = list(data.epoch("train"))
     dev_examples = list(data.examples("dev"))
     if len(train_examples) < batch_size:
         raise ValueError(
@@ -235,7 +235,7 @@ def train(
             if image_size is not None:
                 captioner = captioner.with_image_size(image_size)
         else:
-            captioner = _new_captioner(arguments, train_examples, precision)
+            captioner = _new_captioner(arguments, data.examples("train"), precision)
     if fine_tune_epochs:
         captioner.caption_model.vision_backbone.unfreeze(fine_tune_layers)
     tokenizer = captioner.preprocessor.tokenizer

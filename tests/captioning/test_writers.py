@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -115,6 +118,27 @@ def test_what_cannot_hold_a_caption_is_said_so():
     for data in (b"", b"GIF89a", b"\xff\xd8\xff\xe1", b"RIFF\0\0\0\0WEBPVP8 "):
         with pytest.raises(ValueError):
             embed_packet(data, write_description("text"))
+
+
+def test_a_compressed_packet_is_read_and_one_that_inflates_without_end_is_not():
+    png = cv2.imencode(".png", np.zeros((2, 2, 3), "uint8"))[1].tobytes()
+
+    def with_text(text):
+        body = b"iTXtXML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(text, 9)
+        chunk = struct.pack(">I", len(body) - 4) + body
+        return png[:33] + chunk + struct.pack(">I", zlib.crc32(body)) + png[33:]
+
+    packet = write_description("a dog")
+    assert read_packet(with_text(packet)) == packet
+    bomb = with_text(bytes(2**27))
+    assert len(bomb) < 2**18
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="too large"):
+            read_packet(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_else_is_in_an_xmp_file_stays_in_it():

@@ -506,3 +506,11 @@ def test_fit_from_photos_as_in_a_notebook():
         np.testing.assert_array_equal(before, weight)
     texts = model.generate([example["image"] for example in examples[:3]])
     assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
+
+
+def test_an_epoch_of_a_mix_sees_the_images_of_a_part_as_often_as_its_weight(tmp_path):
+    # 3 scenes twice and 5 once make 11, which is too few for the batch.
+    with pytest.raises(ValueError, match="only 11 images to train on"):
+        captioner.train(
+            "mix:scenes:3*2+scenes:5", tmp_path / "run", **{**PLAIN, "batch_size": 12}
+        )
