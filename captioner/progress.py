@@ -71,6 +71,7 @@ class RunProgress:
             )
         self.total = total
         self.done = self.failed = self.known = 0
+        self.left_aside = {}  # suffix to number of files, told at the end
         self._mode, self._bar = mode, None
         if mode == "auto" and is_terminal():
             self._bar = tqdm(
@@ -152,3 +153,9 @@ class RunProgress:
     def __exit__(self, *error):
         if self._bar is not None:
             self._bar.close()
+        if self.left_aside and self._mode == "json":
+            text = json.dumps({"event": "left_aside", "files": self.left_aside})
+            say(text)
+        elif self.left_aside and self._mode == "auto":
+            files = [f"{number:,} {key}" for key, number in self.left_aside.items()]
+            say(f"left aside: {', '.join(files)}")

@@ -20,7 +20,8 @@ from captioner.captioning.writers import EmbeddedCopy, TextSidecar, XmpSidecar
 from captioner.captioning.writers.existing import EXISTING
 from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
-from captioner.images.photo_sources import find_photos
+from captioner.images.left_aside import LeftAside
+from captioner.images.photo_sources import check_path, find_photos
 from captioner.journal import JOURNAL_FILE, Journal
 from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
@@ -34,6 +35,7 @@ def caption(
     preset=DEFAULT_PRESET,
     output=(),
     files_from=None,
+    trust_list=False,
     sidecars=False,
     sidecar_suffix=".txt",
     xmp=False,
@@ -65,7 +67,10 @@ def caption(
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. Each is written whole or not at all.
-        files_from: a file that lists more paths; "-" is standard input.
+        files_from: a file that lists more files, folders and archives; "-" is
+            standard input. See `read_path_list`.
+        trust_list: allow a list to name a folder that contains the working folder,
+            such as "/" and "..".
         sidecars: write each caption into a text file beside its photo.
         sidecar_suffix: the suffix of those files.
         xmp: write each caption as the description in an `.xmp` file.
@@ -103,8 +108,9 @@ def caption(
 
         The kinds of errors are those of `ImageError`, and "timeout" and "crashed" (of
         the decoder), "failed" (of the model), "unsafe" (a name that leads out of its
-        archive), "clash" (two photos would share a file) and "not_written". With
-        `dry_run` the kind is "to_caption", "kept", "done", or that of an error.
+        archive, or a file in /proc, /sys or /dev), "clash" (two photos would share a
+        file) and "not_written". With `dry_run` the kind is "to_caption", "kept",
+        "done", or that of an error.
 
     Raises:
         ValueError: a path does not exist, there is no photo, an output exists or has an
@@ -128,7 +134,8 @@ def caption(
     is_known = is_known and not any(map(glob.has_magic, map(os.fspath, paths)))
     sources = [os.fspath(path) for path in paths] if is_known else None
     if isinstance(paths, (list, tuple)):
-        _check_paths(paths)
+        for path in paths:
+            check_path(path)
     for name, value, allowed in (
         ("existing", existing, EXISTING),
         ("engine", engine, ("local", "ray")),
@@ -200,11 +207,13 @@ def caption(
     }
     settings = json.loads(json.dumps(settings, default=str))
 
-    photos = find_photos(paths, files_from)
+    left_aside = LeftAside([sidecar_suffix])
+    photos = find_photos(paths, files_from, trust_list, left_aside)
     first = next(photos, None)
     if first is None:
         what = files_from if not paths else ", ".join(map(str, paths))
-        raise ValueError(f"No photos in {what}.")
+        others = f" Left aside: {left_aside}." if left_aside.counts() else ""
+        raise ValueError(f"No photos in {what}.{others}")
     photos = itertools.chain([first], photos)
 
     overwrite = existing == "overwrite"
@@ -231,13 +240,14 @@ def caption(
             style=style,
             shard=shard,
             sources=sources,
+            left_aside=left_aside,
             protect_spreadsheets=protect_spreadsheets,
         )
+        progress = RunProgress(progress)
         if dry_run:
-            return run.plan()
+            return run.plan(progress)
         if is_anew:
             journal.forget()
-        progress = RunProgress(progress)
     except BaseException:
         journal.close()
         raise
@@ -294,12 +304,6 @@ def _preset_id(preset):
     metadata = folder / presets.METADATA_FILE
     digest = presets.file_sha256(metadata) if metadata.is_file() else None
     return {"name": folder.name, "sha256": digest}
-
-
-def _check_paths(paths):
-    for path in map(os.fspath, paths):
-        if not (os.path.lexists(path or ".") or glob.has_magic(path)):
-            raise ValueError(f"No such file or folder: {path}")
 
 
 def _check_copies(copies, paths):

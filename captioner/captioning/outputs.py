@@ -167,12 +167,13 @@ class _Counted:
             )
 
 
-def write_report(folder, make_results, info, journal=None):
+def write_report(folder, make_results, info, journal=None, left_aside=None):
     """Write `errors.csv` and the manifest `run.json` into a run folder.
 
     Args:
         folder: the run folder.
         make_results, info, journal: as for `write_outputs`.
+        left_aside: dict of suffix to number of files that are not photos.
 
     Returns:
         `collections.Counter` of how many photos were "captioned", "kept", or failed,
@@ -191,6 +192,7 @@ def write_report(folder, make_results, info, journal=None):
     with atomic_write(folder / ERRORS_FILE, token=token, sync=True) as file:
         write_errors(file, map(counted, make_results()), info)
     counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
+    counts["left_aside"] = left_aside or {}
     manifest = {**versions(), **info.settings, "counts": counts}
     with atomic_write(folder / MANIFEST_FILE, token=token, sync=True) as file:
         with as_text(file) as text:

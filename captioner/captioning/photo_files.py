@@ -38,8 +38,7 @@ class PhotoFiles:
             path = pathlib.Path(photo.path if folder is None else folder)
             if folder is not None:
                 path = path / photo.relative
-            suffix = writer.suffix
-            yield writer, path if suffix is None else path.with_suffix(suffix)
+            yield writer, writer.path(path)
 
     def claim(self, photo):
         """Reserve the photo's files; returns why that is impossible, or None."""

@@ -19,6 +19,7 @@ from captioner.captioning.result import CaptionResult
 from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import RunInfo
 from captioner.images.image_files import ImageError
+from captioner.images.left_aside import LeftAside
 from captioner.images.photo import Photo
 from captioner.images.photo_sources import count_photos
 from captioner.journal import Entry
@@ -26,6 +27,7 @@ from captioner.journal import Entry
 # Errors that may be gone the next time, though the photo has not changed.
 PASSING_KINDS = frozenset("crashed failed missing not_written timeout".split())
 PASSING_KINDS |= {"unreadable", "unsupported"}
+BATCH_BYTES = 2**26  # of photos that are held in memory, in one batch
 PHOTOS_PER_TRANSACTION = 5_000  # of photos that are known already
 KNOWN_AT_ONCE = 256
 
@@ -65,6 +67,7 @@ class CaptionRun:
         shard: (i, n), or None for all photos.
         sources: list of the files and folders that the photos come from; None where
             only reading them to the end tells.
+        left_aside: the `LeftAside` that `photos` fills.
         protect_spreadsheets: see `caption`.
     """
 
@@ -79,11 +82,12 @@ class CaptionRun:
         style=CaptionStyle(),
         shard=None,
         sources=None,
+        left_aside=LeftAside(),
         protect_spreadsheets=True,
     ):
         self.photos, self.journal, self.settings = photos, journal, settings
         self.outputs, self.existing, self.style = outputs, existing, style
-        self.shard, self.sources = shard, sources
+        self.shard, self.sources, self.left_aside = shard, sources, left_aside
         self.files = PhotoFiles(
             writers, existing, style, journal.token, journal.old_tokens
         )
@@ -98,9 +102,9 @@ class CaptionRun:
         self.places = []  # (position, photo) and
         self.entries = []  # `Entry`s that are not in the journal yet
 
-    def plan(self):
+    def plan(self, progress):
         """What would be done: a `CaptionResult` for each photo."""
-        with contextlib.closing(self.journal):
+        with contextlib.closing(self.journal), progress:
             self.journal.run = self.journal.get("run", 0) + 1
             for _, photo in self._own_photos():
                 entry, _ = self._decide(photo)
@@ -111,6 +115,7 @@ class CaptionRun:
                     yield dataclasses.replace(result, kind="done")
                 else:
                     yield result_of(entry, self.style)
+            progress.left_aside = self.left_aside.counts()
 
     def results(self, make_engine, batch_size, progress):
         """Caption all photos and write all outputs; yields `CaptionResult`s.
@@ -144,6 +149,7 @@ class CaptionRun:
             yield from ready
         self._write_down()
         self._write_outputs()
+        progress.left_aside = self.left_aside.counts()
 
     def _write_outputs(self):
         overwrite = self.existing == "overwrite"
@@ -157,12 +163,13 @@ class CaptionRun:
             self.journal,
             overwrite,
         )
-        folder = self.journal.folder
+        folder, left_aside = self.journal.folder, self.left_aside.counts()
         if folder is not None:
-            write_report(folder, self._all_results, self.info, self.journal)
+            write_report(folder, self._all_results, self.info, self.journal, left_aside)
         self.journal.finish(
             num_photos=self.num_photos,
             num_listed=self.num_listed,
+            left_aside=left_aside,
             sources=self.sources and [stored(each, folder) for each in self.sources],
         )
 
@@ -187,19 +194,20 @@ class CaptionRun:
 
     def _batches(self, batch_size, ready):
         """Lists of `Pending`; the results of other photos go to `ready`."""
-        batch = []
+        batch, held = [], 0
         for position, photo in self._own_photos():
             entry, old = self._decide(photo)
             if entry is None:
                 batch.append(Pending(position, photo, old))
-                if len(batch) == batch_size:
+                held += photo.num_bytes_held
+                if len(batch) == batch_size or held >= BATCH_BYTES:
                     yield batch
-                    batch = []
+                    batch, held = [], 0
                 continue
             entry = self._see_to_files(photo, entry)
             if entry != old:
                 self.entries.append(entry)
-            self.places.append((position, photo))
+            self.places.append((position, photo.without_bytes()))
             if len(self.places) >= PHOTOS_PER_TRANSACTION:
                 self._write_down()
             ready.append(result_of(entry, self.style))
@@ -227,8 +235,11 @@ class CaptionRun:
             is_lasting = photo.stamp and old.kind not in PASSING_KINDS
             if is_lasting or old.run == run:  # it was tried once in this run
                 return old, old
+        try:
+            before = {} if self.existing == "overwrite" else self._before(photo, old)
+        except ValueError as error:
+            return _failed(photo, _not_written(photo, error), run), old
         if self.existing == "skip":
-            before = self._before(photo, old)
             text = next(filter(None, before.values()), None)
             if text:
                 captions = [[line, None] for line in text.split("\n")]

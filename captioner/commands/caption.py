@@ -35,6 +35,13 @@ class _Shard(click.ParamType):
     "- is standard input.",
 )
 @click.option(
+    "--yes",
+    "trust_list",
+    is_flag=True,
+    help="Allow a list to name a folder that contains the working folder, such as / "
+    "or ..",
+)
+@click.option(
     "--preset", help="Name or folder of a preset.  [default: the shipped preset]"
 )
 @click.option(
@@ -166,6 +173,7 @@ def caption_command(
     ctx,
     paths,
     files_from,
+    trust_list,
     preset,
     output,
     sidecars,
@@ -231,6 +239,7 @@ def caption_command(
         preset,
         output,
         files_from=files_from,
+        trust_list=trust_list,
         sidecars=sidecars,
         sidecar_suffix=sidecar_suffix,
         xmp=xmp,

@@ -2,11 +2,13 @@
 
 import click
 
+from captioner.commands.dataset_flags import dataset_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 
 
 @click.command("train", epilog=EXIT_CODES)
 @click.argument("dataset")
+@dataset_flags
 @click.argument("output", type=click.Path())
 @click.option("--backbone", default="efficientnet_lite2", show_default=True)
 @click.option(

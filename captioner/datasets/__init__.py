@@ -17,6 +17,7 @@ from captioner.datasets.mix import mix_datasets, part_names, split_mix
 from captioner.datasets.photo_search import FolderListing
 from captioner.datasets.rows import read_json
 from captioner.datasets.scenes import build_scenes
+from captioner.datasets.spec import split_options
 from captioner.datasets.tfds import read_tfds
 
 __all__ = [
@@ -67,6 +68,10 @@ def load_dataset(spec, **options) -> CaptionDataset:
     general names that of the folder, `everyday`). A spec that contains `+`, `*` or a
     quotation mark needs quotation marks: `mix:'my+photos.csv'*2+flickr8k:DIR`.
 
+    A spec may end in options: `FILE?image_dir=DIR&dev_fraction=0.1&test_fraction=0.1`,
+    with `%26` for an `&` in a name. Those at the end of a mix are of the whole mix; to
+    give options to a part, put it in quotation marks.
+
     A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
     that an image stays in its split whatever joins or leaves the dataset. A
     small one may get no test split in this way. No image is opened.
@@ -101,15 +106,19 @@ def load_dataset(spec, **options) -> CaptionDataset:
         print(example["image/id"], example["captions"])
     ```
     """
-    spec = os.fspath(spec)
+    spec, own_options = split_options(os.fspath(spec))
+    options = {**own_options, **options}
     if spec.startswith("mix:"):
         return _load_mix(spec, options)
-    reader, arguments = _find_reader(spec)
+    return _read(*_find_reader(spec), options, spec)
+
+
+def _read(reader, arguments, options, spec):
     known = _options_of(reader)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
-            f"The reader of {spec!r} takes the options {known}. "
+            f"{spec!r} takes the options {', '.join(known) or 'none'}. "
             f"Received: {', '.join(unknown)}"
         )
     return reader(*arguments, **options)
@@ -156,17 +165,21 @@ def _load_mix(spec, options):
     parts = split_mix(spec.removeprefix("mix:"))
     if any(part.startswith("mix:") for part, _ in parts):
         raise ValueError(f"A mix cannot be a part of a mix. Received: spec={spec!r}")
-    names = part_names([part for part, _ in parts])
-    readers = [_find_reader(part) for part, _ in parts]
+    names = part_names([split_options(part)[0] for part, _ in parts])
+    own = [split_options(part) for part, _ in parts]
+    readers = [_find_reader(part) for part, _ in own]
     unknown = set(options).difference(*(_options_of(reader) for reader, _ in readers))
     if unknown:
         raise ValueError(
             f"No part of {spec!r} takes the options {', '.join(sorted(unknown))}."
         )
     mixed = []
-    for name, (reader, arguments), (_, weight) in zip(names, readers, parts):
-        own = {key: options[key] for key in _options_of(reader) if key in options}
-        mixed.append((name, reader(*arguments, **own), weight))
+    for name, (reader, arguments), (_, own_options), (_, weight) in zip(
+        names, readers, own, parts
+    ):
+        shared = {key: options[key] for key in _options_of(reader) if key in options}
+        data = _read(reader, arguments, {**shared, **own_options}, name)
+        mixed.append((name, data, weight))
     return mix_datasets(mixed, spec)
 
 

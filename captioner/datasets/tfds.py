@@ -9,8 +9,8 @@ _CAPTION_FEATURES = ("captions", "caption", "text")
 _ID_FEATURES = ("image/filename", "filename", "file_name", "image/id", "image_id", "id")
 
 
-def read_tfds(name, data_dir=None):
-    """Reads a dataset of TensorFlow Datasets by name; downloads it if need be.
+def read_tfds(name, data_dir=None, download=True):
+    """Reads a dataset of TensorFlow Datasets by name, and downloads it if necessary.
 
     It must have a feature `image` and a feature `captions`, `caption` or
     `text`: a text, a sequence of texts, or a sequence of dicts with a text in
@@ -25,6 +25,7 @@ def read_tfds(name, data_dir=None):
         name: str. As for `tfds.builder`: `"coco_captions"`,
             `"coco_captions/2014:1.1.0"`.
         data_dir: str or None. Where TFDS keeps its data.
+        download: bool. Whether to download and prepare a dataset that is not there.
 
     Returns:
         A `CaptionDataset`.
@@ -32,7 +33,8 @@ def read_tfds(name, data_dir=None):
     Raises:
         ValueError: If TFDS is not installed or does not know the name, the
             dataset has no images with captions or cannot be prepared, or
-            nothing usable is left.
+            nothing usable is left; or if it is not there and may not be
+            downloaded.
 
     Example:
 
@@ -61,6 +63,12 @@ def read_tfds(name, data_dir=None):
         raise ValueError(
             f"tfds:{name} has no images with captions. Received: "
             f"features={sorted(features)}"
+        )
+    if not download and not builder.is_prepared():
+        size = builder.info.download_size
+        raise ValueError(
+            f"tfds:{name} is not in {builder.data_dir} yet. Training on it, or "
+            f"evaluating, downloads it first ({size or 'of unknown size'})."
         )
     id_feature = next((key for key in _ID_FEATURES if key in features), None)
     try:
