@@ -25,6 +25,7 @@ import zipfile
 
 from captioner.files import atomic_folder, file_sha256, write_json
 
+DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"

@@ -154,8 +154,7 @@ class RunProgress:
         if self._bar is not None:
             self._bar.close()
         if self.left_aside and self._mode == "json":
-            text = json.dumps({"event": "left_aside", "files": self.left_aside})
-            say(text)
+            say(json.dumps({"event": "left_aside", "files": self.left_aside}))
         elif self.left_aside and self._mode == "auto":
             files = [f"{number:,} {key}" for key, number in self.left_aside.items()]
             say(f"left aside: {', '.join(files)}")

@@ -15,6 +15,7 @@ import pytest
 ROOMS = [
     # Ground: all others may use it.
     "files",
+    "processes",
     "spreadsheets",
     "terminal",
     "progress",
@@ -49,17 +50,21 @@ GROUND = set(ROOMS[: ROOMS.index("images") + 1])
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported
-    **dict.fromkeys(("__init__", "__main__", "terminal", "commands", "cli"), HEAVY),
+    **dict.fromkeys(
+        ("__init__", "__main__", "processes", "terminal", "commands", "cli"), HEAVY
+    ),
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("images/image_files", "images/photo_sources", "images/decode_workers")
         + ("captioning",),
         {"keras", "tensorflow"},
     ),
+    # The flags of `captioner train` are made from these.
+    **dict.fromkeys(("training/training_options", "tasks/captioner_options"), HEAVY),
     "datasets": {"keras", "tensorflow", "tensorflow_datasets"},
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 ARTEFACTS = {".csv", ".h5", ".jpg", ".json", ".md", ".png", ".txt"}
 
 

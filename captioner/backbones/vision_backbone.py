@@ -221,11 +221,19 @@ def _build_network(architecture, input_shape, weights):
             _load_weights(network, weights)
         return network, _normalize_lite
     constructor, module, _ = KERAS_APPLICATIONS[architecture]
-    network = getattr(keras.applications, constructor)(
-        include_top=False,
-        weights="imagenet" if weights == "imagenet" else None,
-        input_shape=input_shape,
-    )
+    try:
+        network = getattr(keras.applications, constructor)(
+            include_top=False,
+            weights="imagenet" if weights == "imagenet" else None,
+            input_shape=input_shape,
+        )
+    except Exception as error:
+        if type(error) is not Exception:  # which Keras raises for a failed download
+            raise
+        raise OSError(
+            f"The ImageNet weights of {architecture} cannot be downloaded ({error}). "
+            "Connect to the network, or give the path of a .weights.h5 file as weights."
+        ) from error
     if weights not in (None, "imagenet"):
         _load_weights(network, weights)
     return network, getattr(keras.applications, module).preprocess_input

@@ -12,7 +12,8 @@ import os
 import pathlib
 
 from captioner import presets
-from captioner.captioning.engine import LocalEngine, default_num_workers
+from captioner.captioning.engine import LocalEngine
+from captioner.captioning.engine_options import EngineOptions
 from captioner.captioning.outputs import check_outputs, shard_path
 from captioner.captioning.run import CaptionRun, left_out, located, stored
 from captioner.captioning.style import CaptionStyle
@@ -23,11 +24,9 @@ from captioner.images.image_files import MAX_PIXELS
 from captioner.images.left_aside import LeftAside
 from captioner.images.photo_sources import check_path, find_photos
 from captioner.journal import JOURNAL_FILE, Journal
+from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
 from captioner.terminal import import_tensorflow
-
-DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
-BATCH_SIZE = 8
 
 
 def caption(
@@ -69,8 +68,8 @@ def caption(
             gallery. Each is written whole or not at all.
         files_from: a file that lists more files, folders and archives; "-" is
             standard input. See `read_path_list`.
-        trust_list: allow a list to name a folder that contains the working folder,
-            such as "/" and "..".
+        trust_list: allow a list to name a folder that contains the working folder, as
+            "/" and "..".
         sidecars: write each caption into a text file beside its photo.
         sidecar_suffix: the suffix of those files.
         xmp: write each caption as the description in an `.xmp` file.
@@ -144,15 +143,16 @@ def caption(
             raise ValueError(
                 f"{name} must be one of {', '.join(allowed)}. Received: {name}={value}"
             )
-    for name, value in (
-        ("num_captions", num_captions),
-        ("batch_size", batch_size),
-        ("workers", workers),
-        ("time_limit", time_limit),
-        ("max_pixels", max_pixels),
-    ):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0. Received: {name}={value}")
+    options = {
+        "num_captions": num_captions,
+        "batch_size": batch_size,
+        "workers": workers,
+        "time_limit": time_limit,
+        "max_pixels": max_pixels,
+        "thumbnails": any(str(each).lower().endswith(".html") for each in output),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    options = EngineOptions(**given)
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise ValueError(
             f"shard must be (i, n) with 1 <= i <= n. Received: shard={shard}"
@@ -198,7 +198,7 @@ def caption(
         ),
         "num_captions": num_captions,
         "style": vars(style),
-        "max_pixels": max_pixels,
+        "max_pixels": options.max_pixels,
         "caption_files": [
             [writer.name, writer.suffix, folder and stored(folder, run_folder)]
             for writer, folder in writers
@@ -240,14 +240,14 @@ def caption(
             style=style,
             shard=shard,
             sources=sources,
-            left_aside=left_aside,
             protect_spreadsheets=protect_spreadsheets,
+            left_aside=left_aside,
         )
-        progress = RunProgress(progress)
         if dry_run:
-            return run.plan(progress)
+            return run.plan(RunProgress(progress))
         if is_anew:
             journal.forget()
+        progress = RunProgress(progress)
     except BaseException:
         journal.close()
         raise
@@ -255,13 +255,9 @@ def caption(
         functools.partial(
             Engine,
             functools.partial(_load, preset, sampler, num_captions),
-            num_captions,
-            workers or default_num_workers(),
-            time_limit,
-            max_pixels,
-            run.wants_thumbnails,
+            options,
         ),
-        batch_size or BATCH_SIZE,
+        options.batch_size,
         progress,
     )
 

@@ -94,12 +94,8 @@ def merge(
         num_results = sum(journal.get("num_listed", 0) for journal in journals)
         write_outputs(outputs, make_results, num_results, info, overwrite=overwrite)
         run_folder.mkdir(exist_ok=True)
-        counts = write_report(
-            run_folder,
-            make_results,
-            info,
-            left_aside=journals[0].get("left_aside", {}),  # each has met all files
-        )
+        left_aside = journals[0].get("left_aside", {})  # each shard has met all files
+        counts = write_report(run_folder, make_results, info, left_aside)
     failed = sum(n for kind, n in counts.items() if kind not in ("captioned", "kept"))
     return counts.total() - failed, failed
 

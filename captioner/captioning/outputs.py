@@ -167,7 +167,7 @@ class _Counted:
             )
 
 
-def write_report(folder, make_results, info, journal=None, left_aside=None):
+def write_report(folder, make_results, info, left_aside, journal=None):
     """Write `errors.csv` and the manifest `run.json` into a run folder.
 
     Args:
@@ -192,7 +192,7 @@ def write_report(folder, make_results, info, journal=None, left_aside=None):
     with atomic_write(folder / ERRORS_FILE, token=token, sync=True) as file:
         write_errors(file, map(counted, make_results()), info)
     counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
-    counts["left_aside"] = left_aside or {}
+    counts["left_aside"] = left_aside
     manifest = {**versions(), **info.settings, "counts": counts}
     with atomic_write(folder / MANIFEST_FILE, token=token, sync=True) as file:
         with as_text(file) as text:

@@ -24,13 +24,9 @@ class RayEngine:
         ValueError: Ray is not installed.
     """
 
-    def __init__(
-        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
-    ):
+    def __init__(self, load, options):
         ray = self._ray = import_ray()
-        self._arguments = load, num_captions, num_workers, time_limit, max_pixels
-        self._arguments += (thumbnails,)
-        self._cpus = num_workers
+        self._load, self._options = load, options
         self._started = not ray.is_initialized()
         if self._started:
             ray.init(log_to_driver=False, logging_level="ERROR")
@@ -56,7 +52,7 @@ class RayEngine:
         if not rows:
             return
         resources = self._ray.cluster_resources()
-        cpus = min(self._cpus, int(resources.get("CPU", 1)))
+        cpus = min(self._options.workers, int(resources.get("CPU", 1)))
         actors = max(1, int(resources.get("CPU", 1)) // cpus)
         gpus = int(resources.get("GPU", 0))
         if gpus:
@@ -66,7 +62,7 @@ class RayEngine:
             rows, override_num_blocks=min(len(rows), blocks)
         ).map_batches(
             _ModelActor,
-            fn_constructor_args=self._arguments,
+            fn_constructor_args=(self._load, self._options),
             batch_size=1,
             batch_format="numpy",
             concurrency=(1, actors),
@@ -98,8 +94,8 @@ def import_ray():
 class _ModelActor:
     """One copy of the model, in a process of the cluster."""
 
-    def __init__(self, *arguments):
-        self._engine = LocalEngine(*arguments)
+    def __init__(self, load, options):
+        self._engine = LocalEngine(load, options)
 
     def __call__(self, rows):
         outcomes = []

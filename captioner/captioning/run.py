@@ -67,8 +67,8 @@ class CaptionRun:
         shard: (i, n), or None for all photos.
         sources: list of the files and folders that the photos come from; None where
             only reading them to the end tells.
-        left_aside: the `LeftAside` that `photos` fills.
         protect_spreadsheets: see `caption`.
+        left_aside: the `LeftAside` that `photos` fills.
     """
 
     def __init__(
@@ -82,12 +82,13 @@ class CaptionRun:
         style=CaptionStyle(),
         shard=None,
         sources=None,
-        left_aside=LeftAside(),
         protect_spreadsheets=True,
+        left_aside=None,
     ):
         self.photos, self.journal, self.settings = photos, journal, settings
         self.outputs, self.existing, self.style = outputs, existing, style
-        self.shard, self.sources, self.left_aside = shard, sources, left_aside
+        self.shard, self.sources = shard, sources
+        self.left_aside = left_aside or LeftAside()
         self.files = PhotoFiles(
             writers, existing, style, journal.token, journal.old_tokens
         )
@@ -163,13 +164,14 @@ class CaptionRun:
             self.journal,
             overwrite,
         )
-        folder, left_aside = self.journal.folder, self.left_aside.counts()
+        folder = self.journal.folder
         if folder is not None:
-            write_report(folder, self._all_results, self.info, self.journal, left_aside)
+            left_aside = self.left_aside.counts()
+            write_report(folder, self._all_results, self.info, left_aside, self.journal)
         self.journal.finish(
+            left_aside=self.left_aside.counts(),
             num_photos=self.num_photos,
             num_listed=self.num_listed,
-            left_aside=left_aside,
             sources=self.sources and [stored(each, folder) for each in self.sources],
         )
 
@@ -297,7 +299,10 @@ class CaptionRun:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
                 try:
-                    payload["before"] = self._before(photo, pending.old)
+                    found = self.files.texts(photo)
+                    payload["before"] = self.files.before(found, pending.old)
+                    if found != payload["before"]:
+                        payload["found"] = found
                     contents[name] = self.files.contents(photo, entry)
                     entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:

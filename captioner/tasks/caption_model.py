@@ -14,6 +14,7 @@ from keras import ops
 
 from captioner.backbones import VisionBackbone
 from captioner.decoders import DecoderBlock
+from captioner.tasks.captioner_options import CaptionerOptions, default_fusion
 from captioner.tasks.train_step import train_step
 
 
@@ -32,7 +33,7 @@ class CaptionModel(keras.Model):
             sees image features.
         mixer: "lstm" or "transformer", what mixes along the caption.
         fusion: "additive", "concat", "weighted" or "attention", what brings the
-            image in.
+            image in; by default attention, and additive where P is 1.
         num_layers: decoder blocks.
         hidden_dim: D.
         intermediate_dim: width of a Transformer's feed-forward network, by default
@@ -70,13 +71,13 @@ class CaptionModel(keras.Model):
         vocabulary_size,
         image_feature_shape,
         vision_backbone=None,
-        mixer="lstm",
-        fusion="additive",
-        num_layers=1,
-        hidden_dim=512,
-        intermediate_dim=None,
-        num_heads=8,
-        dropout=0.3,
+        mixer=CaptionerOptions.mixer,
+        fusion=CaptionerOptions.fusion,
+        num_layers=CaptionerOptions.num_layers,
+        hidden_dim=CaptionerOptions.hidden_dim,
+        intermediate_dim=CaptionerOptions.intermediate_dim,
+        num_heads=CaptionerOptions.num_heads,
+        dropout=CaptionerOptions.dropout,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -91,7 +92,7 @@ class CaptionModel(keras.Model):
                 )
         self.vision_backbone = vision_backbone
         self.mixer = mixer
-        self.fusion = fusion
+        self.fusion = fusion or default_fusion(self.image_feature_shape)
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
@@ -109,7 +110,7 @@ class CaptionModel(keras.Model):
         self.blocks = [
             DecoderBlock(
                 mixer,
-                fusion,
+                self.fusion,
                 hidden_dim,
                 intermediate_dim,
                 num_heads,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from captioner.datasets import build_scenes, load_dataset
+from captioner.images.image_files import load_image
 
 FLICKR8K = pathlib.Path(__file__).parents[3] / "shared" / "flickr8k"
 
@@ -643,7 +644,8 @@ def test_tfds_coco_captions():
         assert dataset.summary().images["train"] == 4
         example = dataset.examples("train")[2]
         assert example["image/id"].startswith("train/")
-        assert example["image"].dtype == np.uint8 and example["image"].shape[-1] == 3
+        image = load_image(example["image"])
+        assert image.dtype == np.uint8 and image.shape[-1] == 3
         assert all(isinstance(caption, str) for caption in example["captions"])
         assert not set(ids(dataset, "train")) & set(ids(dataset, "dev"))
         with pytest.raises(ValueError, match="no images with captions.*'label'"):
@@ -694,7 +696,8 @@ def test_tfds_prepared_on_disk(tmp_path):
     assert left_out["unlabelled"] == "split that is not train, dev or test"
     (example,) = dataset.examples("dev")
     assert example["captions"] == ["Photo 3 ."]
-    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)
+    assert isinstance(example["image"].read(), bytes)
+    image = load_image(example["image"])
     np.testing.assert_array_equal(image, np.full((8, 9, 3), 30))
 
     TinyCaptions(

@@ -88,7 +88,7 @@ def damaged(data, damage):
 
 
 def with_right_checksums(data):
-    """A tar whose headers have a checksum that fits, so that the rest of them counts."""
+    """A tar whose headers have checksums that fit: the rest of them counts."""
     data = bytearray(data)
     for at in range(0, len(data) - 511, 512):
         header = data[at : at + 512]
