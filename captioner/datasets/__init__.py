@@ -148,7 +148,11 @@ def _find_reader(spec):
         return build_scenes, ([int(where)] if colon else [])
     if colon and name in _READERS:
         if not where:
-            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
+            raise ValueError(
+                f"Name a file or a folder after {name}:. Received: spec={spec!r}"
+            )
+        if name != "tfds" and not os.path.exists(where):
+            raise ValueError(f"No such file or folder: {where}")
         return _READERS[name], [where]
     if os.path.exists(spec):
         reader, path = _recognise(spec)

@@ -26,6 +26,7 @@ if "OPENCV_LOG_LEVEL" not in os.environ:  # a bad picture is an `ImageError` her
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_FILE_BYTES = 2**30
+TOO_LARGE = f"the picture has more than {MAX_PIXELS:,} pixels"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -455,9 +456,7 @@ def _damaged(name, format_name):
 
 
 def _too_large(name):
-    return ImageError(
-        name, "too_large", f"the picture has more than {MAX_PIXELS:,} pixels"
-    )
+    return ImageError(name, "too_large", TOO_LARGE)
 
 
 def _read_jpeg_header(data, name):

@@ -321,7 +321,7 @@ def test_csv_row_with_an_unquoted_comma_is_left_out(tmp_path):
 def test_csv_bad_input(tmp_path):
     make_images(tmp_path, ["a.jpg"])
     path = tmp_path / "c.csv"
-    with pytest.raises(ValueError, match="Cannot read .*No such file"):
+    with pytest.raises(ValueError, match="No such file or folder: .*c.csv"):
         load_dataset(f"csv:{path}")
     for text in ("", "a.jpg,A dog .\n", "image;width\na.jpg;640\n"):
         path.write_text(text)
@@ -429,7 +429,7 @@ def test_sidecars(tmp_path):
 
 
 def test_sidecars_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="No such file or folder"):
         load_dataset(f"txt:{tmp_path / 'none'}")
     with pytest.raises(ValueError, match="no image at all"):
         load_dataset(f"txt:{tmp_path}")
@@ -496,7 +496,7 @@ def test_split_fractions_must_add_up(tmp_path, fractions):
         ("flickr9k:there", "There is no reader 'flickr9k'"),
         ("/no/such/place", "No such file or folder: /no/such/place"),
         ("photos/none.csv", "No such file or folder"),
-        ("csv:", "does not say where"),
+        ("csv:", "Name a file or a folder after csv:"),
         ("scenes:many", "positive integer"),
         ("scenes:0", "positive integer"),
         ("scenes:-3", "positive integer"),
