@@ -46,6 +46,7 @@ class BatchCaptioner:
         self._captioner = captioner
         self.num_captions = num_captions
         converter = captioner.preprocessor.image_converter
+        self.image_size = converter.image_size
         self._convert = tf.function(
             converter,
             input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
@@ -164,7 +165,11 @@ class LocalEngine:
 
         decoding = [
             self._workers.submit(
-                each.photo, each.known_digest, self._thumbnails, then=resize
+                each.photo,
+                each.known_digest,
+                self._thumbnails,
+                self._loaded().image_size,
+                then=resize,
             )
             for each in batch
         ]

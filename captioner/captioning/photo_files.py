@@ -7,7 +7,7 @@ import pathlib
 
 from captioner.captioning.writers.existing import joined
 from captioner.images.image_files import ImageError
-from captioner.images.photo_sources import SeenNames
+from captioner.images.seen_names import SeenNames
 
 # The trouble of a disk, which ends the run; any other is that of one photo.
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}

@@ -18,7 +18,8 @@ from captioner.captioning.photo_files import DISK_TROUBLE, CaptionFiles
 from captioner.captioning.result import CaptionResult
 from captioner.captioning.writers import RunInfo
 from captioner.images.image_files import ImageError
-from captioner.images.photo_sources import Photo, count_photos
+from captioner.images.photo import Photo
+from captioner.images.photo_sources import count_photos
 
 # What may be otherwise the next time, though the file has not changed.
 PASSING_KINDS = frozenset("crashed failed missing not_written timeout".split())

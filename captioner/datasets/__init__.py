@@ -7,13 +7,15 @@ A dataset is named splits of examples `{"image/id", "image", "captions"}`; see
 
 import inspect
 import os
+import re
 
-from captioner.datasets import coco, flickr8k, sidecars, table
+from captioner.datasets import coco, flickr8k, label_studio, sidecars, table
 from captioner.datasets.caption_dataset import CaptionDataset, DatasetSummary
-from captioner.datasets.dataset_builder import FolderListing, read_json
 from captioner.datasets.download import DownloadError, download
 from captioner.datasets.karpathy import is_karpathy, read_karpathy
 from captioner.datasets.mix import mix_datasets, part_names, split_mix
+from captioner.datasets.photo_search import FolderListing
+from captioner.datasets.rows import read_json
 from captioner.datasets.scenes import build_scenes
 from captioner.datasets.tfds import read_tfds
 
@@ -33,6 +35,9 @@ _READERS = {
     "coco": coco.read_coco,
     "csv": table.read_csv,
     "jsonl": table.read_jsonl,
+    "json": table.read_json_list,
+    "imagefolder": table.read_imagefolder,
+    "label_studio": label_studio.read_label_studio,
     "txt": sidecars.read_sidecars,
     "tfds": read_tfds,
 }
@@ -46,10 +51,12 @@ def load_dataset(spec, **options) -> CaptionDataset:
     | `flickr8k:DIR` | Flickr8k in its original layout |
     | `karpathy:FILE` | a Karpathy JSON, such as `dataset_flickr8k.json` |
     | `coco:FILE`, `coco:DIR` | COCO captions JSON |
-    | `csv:FILE`, `jsonl:FILE` | a table beside a folder of photos |
-    | `txt:DIR` | photos with a `.txt` beside each |
+    | `csv:FILE`, `jsonl:FILE`, `json:FILE` | a table beside a folder of photos |
+    | `imagefolder:DIR` | `train/`, `validation/`, `test/` with a `metadata.csv` each |
+    | `label_studio:FILE` | Label Studio's JSON export |
+    | `txt:DIR` | photos with a `.txt` or `.caption` beside each |
     | `tfds:NAME` | TensorFlow Datasets, such as `tfds:coco_captions` |
-    | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 if not said |
+    | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 without N |
     | `PATH` | any of the above that is a path, recognised by its files |
     | `mix:SPEC*N+SPEC*M` | several of them joined; see below |
 
@@ -62,13 +69,18 @@ def load_dataset(spec, **options) -> CaptionDataset:
 
     A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
     that an image stays in its split whatever joins or leaves the dataset. A
-    small one may get no dev or test split in this way. No image is opened.
+    small one may get no test split in this way. No image is opened.
+
+    A captions file may name photos outside its own folder: load only files from people
+    you trust, or the photos that it names may end up in what you publish.
 
     Args:
         spec: str or path.
         **options: What the reader takes: `image_dir` (all but txt, tfds and
-            scenes) where the photos are elsewhere, `split_fractions` (coco,
-            csv, jsonl, txt), `data_dir` (tfds), `seed` (scenes).
+            scenes), the folder of the photos where they are elsewhere;
+            `split_fractions` (all but tfds and scenes), the shares of train, dev and
+            test, with which a dataset without a dev split gets one; `data_dir` and
+            `download` (tfds); `seed` (scenes).
 
     Returns:
         A `CaptionDataset`.
@@ -120,9 +132,14 @@ def _find_reader(spec):
     if os.path.exists(spec):
         reader, path = _recognise(spec)
         return reader, [path]
+    if colon and re.fullmatch(r"[a-z0-9_]{2,}", name):
+        raise ValueError(
+            f"There is no reader {name!r}; the readers are {', '.join(_READERS)}. "
+            f"Received: spec={spec!r}"
+        )
     raise ValueError(
-        "A dataset is an existing path, scenes, or READER:WHERE with a reader of "
-        f"{', '.join(_READERS)}. Received: spec={spec!r}"
+        f"No such file or folder: {spec}. A dataset is a path, scenes, or READER:PATH "
+        f"with a reader of {', '.join(_READERS)}."
     )
 
 
@@ -159,15 +176,19 @@ def _recognise(path):
         reader = _recognise_file(path)
         if reader is not None:
             return reader, path
+        if path.lower().endswith((".csv", ".tsv", ".txt")):
+            raise ValueError(table.name_columns(path))
         raise ValueError(
-            f"{path} is no captions file: neither CSV with the columns image and "
-            "caption, nor JSONL, nor Karpathy's or COCO's JSON."
+            f"{path} is no captions file: neither a table (.csv, .tsv, .jsonl) nor "
+            "JSON of Karpathy, COCO or Label Studio, nor a list of objects."
         )
     listing = FolderListing()
     if flickr8k.find_captions_file(path, listing):
         return flickr8k.read_flickr8k, path
     if coco.find_captions_files(path, listing):
         return coco.read_coco, path
+    if table.find_split_tables(path, listing):
+        return table.read_imagefolder, path
     files = [
         os.path.join(path, name)
         for name in sorted(listing.files(path))
@@ -185,8 +206,8 @@ def _recognise(path):
     if sidecars.has_sidecars(path, listing):
         return sidecars.read_sidecars, path
     raise ValueError(
-        f"{path} has no captions: neither a captions file nor .txt files beside its "
-        "photos."
+        f"{path} has no captions: neither a captions file nor .txt or .caption files "
+        "beside its photos."
     )
 
 
@@ -202,4 +223,8 @@ def _recognise_file(path):
             return read_karpathy
         if isinstance(data, dict) and "annotations" in data:
             return coco.read_coco
+        if label_studio.is_label_studio(data):
+            return label_studio.read_label_studio
+        if isinstance(data, list):
+            return table.read_json_list
     return None

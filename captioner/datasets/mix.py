@@ -132,20 +132,27 @@ def mix_datasets(parts, name="mix"):
         )
         captions[split] = sum(data.summary().captions[split] for _, data, _ in having)
     _refuse_files_in_two_splits(parts, name)
+    summaries = [(part_name, data.summary()) for part_name, data, _ in parts]
     return CaptionDataset(
         name,
         splits,
         [
             (f"{part_name}/{what}", reason)
-            for part_name, data, _ in parts
-            for what, reason in data.summary().left_out
+            for part_name, summary in summaries
+            for what, reason in summary.left_out
         ],
         num_captions=captions,
         epochs=epochs,
         parts=[
-            DatasetPart(part_name, weight, data.summary().images)
-            for part_name, data, weight in parts
+            DatasetPart(part_name, weight, summary.images)
+            for (part_name, summary), (_, _, weight) in zip(summaries, parts)
         ],
+        notes=[
+            f"{part_name}: {note}"
+            for part_name, summary in summaries
+            for note in summary.notes
+        ],
+        unspaced_captions=sum(s.unspaced_captions for _, s in summaries),
     )
 
 

@@ -2,29 +2,37 @@
 
 import os
 
-from captioner.datasets.dataset_builder import DatasetBuilder, read_text
+from captioner.datasets.dataset_builder import DatasetBuilder
+from captioner.datasets.photo_search import folder_split
+from captioner.datasets.rows import read_text
 from captioner.images.photo_suffixes import PHOTO_SUFFIXES
+
+# What `captioner caption --sidecars` and the tools for image generators write.
+TEXT_SUFFIXES = (".txt", ".caption")
+_MAX_TEXT_BYTES = 2**20
 
 
 def has_sidecars(folder, listing) -> bool:
-    """Whether some photo right in the folder has a text file beside it."""
-    names = listing.files(folder)
-    return any(
-        stem + ".txt" in names
-        for stem, extension in map(os.path.splitext, names)
-        if extension.lower() in PHOTO_SUFFIXES
-    )
+    """Whether a photo in the folder, or in a folder of it, has a text beside it."""
+    for each in (folder, *listing.folders(folder)):
+        names = listing.files(each)
+        for stem, suffix in map(os.path.splitext, names):
+            if suffix.lower() in PHOTO_SUFFIXES and _texts(stem + suffix, names):
+                return True
+    return False
 
 
-def read_sidecars(folder, split_fractions=(0.9, 0.05, 0.05)):
-    """Reads `photo.jpg` with `photo.txt`, one caption a line.
+def read_sidecars(folder, split_fractions=None):
+    """Reads `photo.jpg` with `photo.txt` or `photo.caption`, one caption a line.
 
-    Sub folders are read too, hidden ones are not. The path of a photo in the
-    folder is its id, and a hash of it decides its split.
+    `photo.jpg.txt` is read too. Sub folders are read, hidden ones are not. The path of
+    a photo in the folder is its id. If all photos lie in folders that are called as
+    splits (`train/`, `val/`, ...), these are the splits; else a hash of the id decides.
 
     Args:
         folder: str.
-        split_fractions: three floats. Sizes of train, dev and test.
+        split_fractions: three floats or None. Sizes of train, dev and test; see
+            `DatasetBuilder`.
 
     Returns:
         A `CaptionDataset`.
@@ -40,37 +48,49 @@ def read_sidecars(folder, split_fractions=(0.9, 0.05, 0.05)):
     """
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {folder}.")
-    builder = DatasetBuilder(f"txt:{folder}", split_fractions)
-    listing = builder.listing
-    folders = [folder]
-    while folders:
-        current = folders.pop()
-        folders.extend(
-            child for child in listing.folders(current) if not os.path.islink(child)
-        )
-        # macOS leaves "._photo.jpg" files of its own on foreign disks.
-        names = {name for name in listing.files(current) if name[0] != "."}
-        used = set()
-        for name in sorted(names):
-            stem, extension = os.path.splitext(name)
-            if extension.lower() not in PHOTO_SUFFIXES:
-                continue
-            path = os.path.join(current, name)
-            captions = []
-            if stem + ".txt" in names:
-                used.add(stem + ".txt")
-                try:
-                    text = read_text(os.path.join(current, stem + ".txt"))
-                    captions = [line for line in text.splitlines() if line.strip()]
-                except ValueError as error:
-                    builder.leave_out(_relative(path, folder), str(error))
-            builder.add(_relative(path, folder), path, captions)
-        for name in sorted(names - used):
-            if name.endswith(".txt"):
-                path = os.path.join(current, name)
-                builder.leave_out(_relative(path, folder), "text without a photo")
+    from captioner.images.photo_sources import find_photos  # loads OpenCV
+
+    builder = DatasetBuilder(f"txt:{folder}", folder, None, split_fractions)
+    listing, used = builder.listing, {}
+    photos = [
+        os.path.relpath(photo.path, folder)
+        for photo in find_photos([folder])
+        if photo.error is None  # a folder that cannot be read
+    ]
+    splits = [_folder_split(photo) for photo in photos]
+    for photo, split in zip(photos, splits):
+        parent, name = os.path.split(photo)
+        directory = os.path.normpath(os.path.join(folder, parent))
+        texts = _texts(name, listing.files(directory))
+        used.setdefault(directory, set()).update(texts)
+        captions = []
+        for text in texts[:1]:
+            try:
+                content = read_text(
+                    os.path.join(directory, text), max_bytes=_MAX_TEXT_BYTES
+                )
+                captions = [line for line in content.splitlines() if line.strip()]
+            except ValueError as error:
+                builder.leave_out(photo, str(error))
+        for text in texts[1:]:
+            builder.leave_out(os.path.join(parent, text), f"{texts[0]} was read")
+        builder.add(photo, captions, split if all(splits) else None)
+    for directory, texts in used.items():
+        for name in sorted(listing.files(directory) - texts):
+            # macOS leaves "._photo.txt" files of its own on foreign disks.
+            if name.endswith(TEXT_SUFFIXES) and not name.startswith("."):
+                path = os.path.relpath(os.path.join(directory, name), folder)
+                builder.leave_out(path.replace(os.sep, "/"), "text without a photo")
     return builder.build()
 
 
-def _relative(path, folder):
-    return os.path.relpath(path, folder).replace(os.sep, "/")
+def _texts(photo, names):
+    """The text files of a photo, that to be read first."""
+    stem = os.path.splitext(photo)[0]
+    texts = [base + suffix for base in (stem, photo) for suffix in TEXT_SUFFIXES]
+    return [text for text in texts if text in names]
+
+
+def _folder_split(photo):
+    first, separator, _ = photo.partition(os.sep)
+    return folder_split(first) if separator else None

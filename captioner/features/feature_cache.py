@@ -60,6 +60,7 @@ class FeatureCache:
             "vision_backbone": _own_config(vision_backbone),
             "fingerprint": self.fingerprint,
             "dtype": "float16",
+            "large JPEGs": "decoded at 1/2, 1/4 or 1/8",  # not so in version 0.1
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = (
@@ -74,7 +75,7 @@ class FeatureCache:
             )
         self._shards = []  # memory-mapped, each (N, P, E)
         self._row_of = {}  # content -> (shard, row in it)
-        self._content_of = {}  # path -> content, read once a run
+        self._content_of = {}  # path or handle -> content, read once a run
         for index_file in sorted(self.folder.glob("features-*.json")):
             self._open_shard(index_file)
 
@@ -97,7 +98,7 @@ class FeatureCache:
         """Compute and keep the features of all photos that have none yet.
 
         Args:
-            images: a sequence of paths, encoded bytes or uint8 arrays.
+            images: a sequence of what `load_image` takes.
             views: `View`s of each photo.
 
         Returns:
@@ -184,6 +185,10 @@ class FeatureCache:
 
     def _content(self, image):
         """A sha256 of what the photo is, wherever it lies."""
+        if hasattr(image, "read"):  # a part of a larger file
+            if image not in self._content_of:
+                self._content_of[image] = self._content(image.read())
+            return self._content_of[image]
         if isinstance(image, np.ndarray):
             header = f"{image.dtype} {image.shape}".encode()
             return hashlib.sha256(header + image.tobytes()).hexdigest()

@@ -33,7 +33,7 @@ def image_batches(images, image_converter, batch_size, on_error):
 
     def load(index):
         try:
-            return load_image(images[index]), True
+            return load_image(images[index], image_converter.image_size), True
         except ImageError as error:
             on_error(int(index), error)
             return np.zeros((1, 1, 3), np.uint8), False
@@ -128,7 +128,8 @@ def image_reader(images, image_converter, views=(View(),)):
 
     def read_one(index):
         number, index = divmod(int(index), len(images))
-        photo = image_converter(load_image(images[index]))
+        photo = load_image(images[index], image_converter.image_size)
+        photo = image_converter(photo)
         return views[number].of(photo, str(index))
 
     def read(indices):

@@ -75,13 +75,21 @@ class DecodeWorkers:
         # One thread for each process: it waits for it.
         self._threads = concurrent.futures.ThreadPoolExecutor(count, "decode")
 
-    def submit(self, photo, known_digest=None, thumbnail=False, then=lambda d: d):
+    def submit(
+        self,
+        photo,
+        known_digest=None,
+        thumbnail=False,
+        image_size=None,
+        then=lambda decoded: decoded,
+    ):
         """Decode a photo.
 
         Args:
             photo: a `Photo`.
             known_digest: if its content has this digest, it is not decoded.
             thumbnail: make one, too.
+            image_size: see `load_image`.
             then: called with the `Decoded`, in the thread that waited for it.
 
         Returns:
@@ -89,9 +97,11 @@ class DecodeWorkers:
             cannot be used; besides those of `load_image` its kind may be "timeout" or
             "crashed".
         """
-        return self._threads.submit(self._decode, photo, known_digest, thumbnail, then)
+        question = photo, known_digest, thumbnail, image_size
+        return self._threads.submit(self._decode, question, then)
 
-    def _decode(self, photo, known_digest, thumbnail, then):
+    def _decode(self, question, then):
+        photo = question[0]
         if photo.error is not None:
             raise photo.error
         worker = getattr(self._own, "worker", None)
@@ -99,7 +109,7 @@ class DecodeWorkers:
             worker = self._own.worker = _Worker(self.time_limit, self.max_pixels)
             self._workers.append(worker)
         try:
-            return then(worker.decode(photo, known_digest, thumbnail))
+            return then(worker.decode(question))
         finally:
             if not worker.alive:
                 self._workers.remove(worker)
@@ -142,10 +152,11 @@ class _Worker:
         )
         self.alive = True
 
-    def decode(self, photo, known_digest, thumbnail):
+    def decode(self, question):
+        photo = question[0]
         deadline = time.monotonic() + self.time_limit + _START_TIME
         try:
-            _write(self.process.stdin, (photo, known_digest, thumbnail))
+            _write(self.process.stdin, question)
             self._wait(deadline)
             answer = _read(self.process.stdout)
             if isinstance(answer, ImageError):
@@ -260,18 +271,18 @@ def _serve(time_limit):
     cv2.setNumThreads(1)
     while True:
         try:
-            photo, known_digest, thumbnail = _read(questions)
+            question = _read(questions)
         except EOFError:
             return
         # The default action of SIGALRM ends the process, wherever it hangs.
         signal.setitimer(signal.ITIMER_REAL, time_limit)
         try:
-            answer, pixels = _answer(photo, known_digest, thumbnail)
+            answer, pixels = _answer(*question)
         except ImageError as error:
             answer, pixels = error, None
         except MemoryError:
             reason = "the picture needs too much memory"
-            answer, pixels = ImageError(photo.name, "too_large", reason), None
+            answer, pixels = ImageError(question[0].name, "too_large", reason), None
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             _write(answers, answer)
@@ -281,13 +292,13 @@ def _serve(time_limit):
             return
 
 
-def _answer(photo, known_digest, thumbnail):
+def _answer(photo, known_digest, thumbnail, image_size):
     data = photo.read()
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if digest == known_digest and not thumbnail:
         return (digest, None, None), None
     try:
-        pixels = load_image(data)
+        pixels = load_image(data, image_size)
     except ImageError as error:  # which knows of bytes alone
         raise ImageError(photo.name, error.kind, error.reason) from error
     small = make_thumbnail(pixels) if thumbnail else None

@@ -31,7 +31,8 @@ class ImageConverter(keras.layers.Layer):
         **kwargs: passed to `keras.layers.Layer`.
 
     Call arguments:
-        images: `(H, W, 3)` or `(B, H, W, 3)`, any real dtype, RGB of 0 to 255.
+        images: `(H, W, 3)` or `(B, H, W, 3)`, any real dtype, RGB of 0 to 255; of a
+            file, what `load_image(path, converter.image_size)` gives.
 
     Returns:
         float32 tensor of the same rank, RGB of 0 to 255.
@@ -85,7 +86,10 @@ class ImageConverter(keras.layers.Layer):
                 "`images` must have shape (H, W, 3) or (B, H, W, 3). "
                 f"Received: images.shape={tuple(images.shape)}"
             )
-        images = tf.cast(images, tf.float32)
+        # Resizing takes bytes as they are, and gives the same floats; a copy of a large
+        # photo as floats would take four times its memory.
+        if images.dtype != tf.uint8:
+            images = tf.cast(images, tf.float32)
         if self.resize_mode == "squash":
             size = self.image_size
         else:
@@ -94,7 +98,7 @@ class ImageConverter(keras.layers.Layer):
         if self.resize_mode != "squash":
             images = tf.image.resize_with_crop_or_pad(images, *self.image_size)
         # Bicubic overshoots at edges.
-        images = tf.clip_by_value(images, 0.0, 255.0)
+        images = tf.clip_by_value(tf.cast(images, tf.float32), 0.0, 255.0)
         return tf.ensure_shape(images, (*images.shape[:-3], *self.image_size, 3))
 
     def _scaled_size(self, shape):
@@ -116,7 +120,8 @@ class ImageConverter(keras.layers.Layer):
         """Decodes an image file inside a graph, with core TensorFlow ops only.
 
         Reads JPEG, PNG, BMP, the first frame of a GIF and, where TensorFlow
-        does, a still WebP. The pixels are those of `load_image`.
+        does, a still WebP. The pixels are those of `load_image` for this size: a
+        JPEG that is much larger is decoded at a fraction of its size.
 
         Args:
             image_bytes: scalar string tensor, a whole image file.
@@ -132,7 +137,7 @@ class ImageConverter(keras.layers.Layer):
         >>> converter = ImageConverter()
         >>> images = converter(converter.decode(tf.io.read_file("photo.jpg")))
         """
-        return decode_image(image_bytes)
+        return decode_image(image_bytes, self.image_size)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-3], *self.image_size, 3)

@@ -4,6 +4,8 @@ Gives the pixels that `image_files.py` gives, so that an exported model sees a p
 as the command line does.
 """
 
+import functools
+
 import tensorflow as tf
 
 from captioner.images.image_files import (
@@ -11,14 +13,16 @@ from captioner.images.image_files import (
     PNG_SIGNATURE,
     SHORT,
     decode_jpeg_pixels,
+    jpeg_scale,
 )
 
 
 @tf.autograph.experimental.do_not_convert
-def decode_image(image_bytes):
+def decode_image(image_bytes, image_size=None):
     """Encoded bytes, a scalar string, -> uint8 RGB `(H, W, 3)`, upright.
 
-    `ImageConverter.decode` says which formats, and what is raised.
+    `ImageConverter.decode` says which formats, and what is raised; `load_image` says
+    what `image_size` does.
     """
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
 
@@ -27,7 +31,10 @@ def decode_image(image_bytes):
 
     image = tf.case(
         [
-            (starts_with(b"\xff\xd8\xff"), lambda: _decode_jpeg(image_bytes)),
+            (
+                starts_with(b"\xff\xd8\xff"),
+                lambda: _decode_jpeg(image_bytes, image_size),
+            ),
             (starts_with(PNG_SIGNATURE), lambda: _decode_png(image_bytes)),
             (starts_with(b"GIF8"), lambda: _decode_gif(image_bytes)),
             (starts_with(b"BM"), lambda: _decode_bmp(image_bytes)),
@@ -40,7 +47,7 @@ def decode_image(image_bytes):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _decode_jpeg(image_bytes):
+def _decode_jpeg(image_bytes, image_size):
     def step(at):
         marker, size = _number(image_bytes, at, 2), _number(image_bytes, at + 2, 2)
         name = tf.strings.substr(image_bytes, at + 4, 6)
@@ -55,8 +62,20 @@ def _decode_jpeg(image_bytes):
             tf.where(end, _length(image_bytes), after),
         )
 
-    image = decode_jpeg_pixels(image_bytes)
-    return _upright_in_graph(image, _find_segment(image_bytes, 2, step))
+    exif = _find_segment(image_bytes, 2, step)
+    if image_size is None:
+        return _upright_in_graph(decode_jpeg_pixels(image_bytes), exif)
+    size = tf.image.extract_jpeg_shape(image_bytes)[:2]
+    size = tf.where(_orientation_in_graph(exif) >= 5, size[::-1], size)
+    scale = jpeg_scale(size[0], size[1], image_size, lambda x: tf.cast(x, tf.int32))
+    image = tf.case(
+        [
+            (scale == each, functools.partial(decode_jpeg_pixels, image_bytes, each))
+            for each in (2, 4, 8)
+        ],
+        default=lambda: decode_jpeg_pixels(image_bytes),
+    )
+    return _upright_in_graph(image, exif)
 
 
 def _decode_png(image_bytes):

@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from captioner.images.image_decoder import decode_image
 from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.tasks.preprocessor import CaptionPreprocessor
 
@@ -96,7 +97,13 @@ class _Converters:
 
     def __init__(self, converters):
         self.converters = converters
-        self.decode = converters[0].decode
+        # Photos are decoded once, for the member that looks closest.
+        self.image_size = tuple(
+            map(max, zip(*(each.image_size for each in converters)))
+        )
+
+    def decode(self, image_bytes):
+        return decode_image(image_bytes, self.image_size)
 
     def __call__(self, image):
         return tuple(convert(image) for convert in self.converters)

@@ -227,7 +227,8 @@ class ImageCaptioner:
         encoded = ()
         if photos:
             convert = self.preprocessor.image_converter
-            converted = [convert(load_image(photo)) for photo in photos]
+            loaded = (load_image(photo, convert.image_size) for photo in photos)
+            converted = [convert(image) for image in loaded]
             batch = tf.nest.map_structure(lambda *each: tf.stack(each), *converted)
             encoded = self._encode(batch)
             if len(photos) == len(images):

@@ -27,7 +27,10 @@ def task():
 @pytest.fixture(scope="module")
 def images(task):
     convert = task.preprocessor.image_converter
-    return [convert(captioner.load_image(p)) for p in sorted(SAMPLES.glob("*.jpg"))]
+    return [
+        convert(captioner.load_image(p, (64, 64)))
+        for p in sorted(SAMPLES.glob("*.jpg"))
+    ]
 
 
 def test_litert_gives_the_captions_of_the_graph(task, images):

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from captioner.images.image_converter import ImageConverter
-from captioner.images.image_files import ImageError, load_image
+from captioner.images.image_files import ImageError, jpeg_scale, load_image
 
 PHOTOS = pathlib.Path(__file__).parents[2] / "../shared/flickr8k/Flicker8k_Dataset"
 WHITE = (255, 255, 255)
@@ -594,6 +594,83 @@ def test_real_photos_are_the_same_in_the_graph():
         read_both(path.read_bytes())
 
 
+SAMPLINGS = [getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{n}") for n in (420, 422, 444)]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "channels, sampling, progressive",
+    [(3, sampling, mode) for sampling in SAMPLINGS for mode in (0, 1)]
+    + [(1, SAMPLINGS[0], 0)],
+)
+def test_large_jpegs_are_decoded_at_a_scale_of_the_decoder(
+    scale, channels, sampling, progressive
+):
+    size = (12, 15)
+    image = picture(24 * scale + 3, 30 * scale + 5, channels).squeeze()
+    image = cv2.GaussianBlur(image, (0, 0), 2 * scale)
+    file = encode(
+        image,
+        ".jpg",
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling),
+        *(cv2.IMWRITE_JPEG_PROGRESSIVE, progressive),
+    )
+    for orientation, upright in UPRIGHT.items():
+        wanted = size[::-1] if orientation >= 5 else size
+        turned = jpeg_with(exif(orientation), file)
+        found = load_image(turned, wanted)
+        # Rounded up, as the decoder does it.
+        shape = -(-image.shape[0] // scale), -(-image.shape[1] // scale), 3
+        assert found.shape == upright(np.empty(shape)).shape
+        np.testing.assert_array_equal(ImageConverter(wanted).decode(turned), found)
+        np.testing.assert_array_equal(load_image(turned), upright(load_image(file)))
+        # It shows the same: its colours are those of the whole, averaged.
+        expected = cv2.resize(load_image(turned), found.shape[1::-1], None, 0, 0, 3)
+        assert np.abs(expected.astype(int) - found).mean() < 3
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_large_cmyk_jpegs_too(adobe):
+    file = cmyk_jpeg((10, 60, 110, 160), adobe)
+    for wanted, side in ((5, 8), (2, 4), (1, 2)):
+        found = load_image(file, (wanted, wanted))
+        assert found.shape == (side, side, 3)
+        decoded = ImageConverter((wanted, wanted)).decode(file)
+        np.testing.assert_array_equal(decoded, found)
+        np.testing.assert_array_equal(found[0, 0], load_image(file)[0, 0])
+
+
+def test_the_scale_leaves_twice_the_size_of_the_model():
+    for height in (1, 99, 159, 160, 319, 320, 1279, 1280, 3000):
+        for width in (1, 119, 120, 239, 240, 479, 960, 4000):
+            for size in ((10, 15), (80, 60), (320, 320)):
+                scale = jpeg_scale(height, width, size)
+                enough = [
+                    each
+                    for each in (1, 2, 4, 8)
+                    if height >= 2 * each * size[0] and width >= 2 * each * size[1]
+                ]
+                assert scale == max(enough, default=1)
+    assert jpeg_scale(3000, 4000, (320, 320)) == 4
+    assert jpeg_scale(100, 40_000, (320, 320)) == 1
+
+
+def test_only_jpegs_are_scaled():
+    image = picture(200, 300)
+    for extension in (".png", ".bmp", ".webp", ".tiff"):
+        assert load_image(encode(image, extension), (10, 10)).shape == image.shape
+    np.testing.assert_array_equal(load_image(image, (10, 10)), image)
+
+
+def test_bytes_and_floats_of_a_picture_are_resized_alike():
+    image = picture(130, 90)
+    for mode in ("squash", "crop", "pad"):
+        for interpolation in ("nearest", "bilinear", "bicubic"):
+            converter = ImageConverter((48, 64), mode, interpolation)
+            expected = converter(image.astype("float32"))
+            np.testing.assert_array_equal(converter(image), expected)
+
+
 def test_same_floats_from_file_bytes_and_a_saved_model(tmp_path):
     converter = ImageConverter((48, 64), "crop")
     module = tf.Module()
@@ -614,12 +691,16 @@ def test_same_floats_from_file_bytes_and_a_saved_model(tmp_path):
     files = [
         jpeg,
         jpeg_with(exif(6), jpeg),
+        encode(picture(400, 600), ".jpg"),
+        jpeg_with(exif(6), encode(picture(999, 1001), ".jpg")),
         encode(picture(channels=4, dtype="uint16"), ".png"),
         encode(picture()[..., 0], ".bmp"),
         encode(picture(), ".webp"),
         encode(picture(), ".gif"),
     ]
-    expected = np.stack([converter(load_image(file)) for file in files])
+    size = converter.image_size
+    expected = np.stack([converter(load_image(file, size)) for file in files])
+    assert load_image(files[2], size).shape == (100, 150, 3)
     dataset = tf.data.Dataset.from_tensor_slices(files)
     dataset = dataset.map(lambda file: converter(converter.decode(file))).batch(9)
     assert dataset.element_spec.shape == (None, 48, 64, 3)

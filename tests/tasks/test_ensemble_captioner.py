@@ -61,7 +61,9 @@ def test_probabilities_are_averaged_at_each_step(tiny_captioner, other, photos):
         assert len(result.token_ids) <= 6  # the shorter of the two
         probabilities = []
         for member in (tiny_captioner, other):
-            image = member.preprocessor.image_converter(load_image(photo))
+            # Decoded for the larger of the two.
+            image = load_image(photo, (96, 96))
+            image = member.preprocessor.image_converter(image)
             before = [member.preprocessor.tokenizer.start_id, *result.token_ids[:-1]]
             logits = member.caption_model(
                 {"images": image[None], "token_ids": np.array([before])}, training=False

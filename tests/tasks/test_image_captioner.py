@@ -33,7 +33,8 @@ def photos(repository):
 @pytest.fixture(scope="module")
 def images(tiny_captioner, photos):
     converter = tiny_captioner.preprocessor.image_converter
-    return np.stack([converter(load_image(photo)) for photo in photos])
+    size = converter.image_size
+    return np.stack([converter(load_image(photo, size)) for photo in photos])
 
 
 @pytest.fixture(scope="module")
