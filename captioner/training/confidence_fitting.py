@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from captioner.metrics import CaptionScorer
+from captioner.metrics.rightness import least_right_score, right_captions
 from captioner.tasks.confidence import Confidence, principal_components
 from captioner.training.unfamiliar_images import unfamiliar_images
 
@@ -56,27 +56,6 @@ def fit_confidence(captioner, train_features, dev_features, references, batch_si
     center, scale = evidence.mean(axis=0), evidence.std(axis=0) + 1e-6
     weights, bias = logistic_regression((evidence - center) / scale, is_right)
     return Confidence(**parts, center=center, scale=scale, weights=weights, bias=bias)
-
-
-def least_right_score(references):
-    """The CIDEr that a quarter of people's own captions stay below, or None.
-
-    Each caption by a person is scored against the others of its photo.
-    """
-    several = [captions for captions in references if len(captions) > 1]
-    if not several:
-        return None
-    rest = {str(i): captions[1:] for i, captions in enumerate(several)}
-    one = {str(i): captions[0] for i, captions in enumerate(several)}
-    each = CaptionScorer(rest).score_each(one)
-    return float(np.quantile([scores["cider"] for scores in each.values()], 0.25))
-
-
-def right_captions(captions, references, least):
-    """Which captions are right: bool (N,)."""
-    scorer = CaptionScorer({str(i): texts for i, texts in enumerate(references)})
-    each = scorer.score_each({str(i): text for i, text in enumerate(captions)})
-    return np.array([scores["cider"] >= least for scores in each.values()])
 
 
 def logistic_regression(inputs, targets, steps=50):
