@@ -3,7 +3,7 @@
 import collections
 import os
 
-# Files that a run writes itself, or that hold captions. They are expected beside photos.
+# Files that a run writes, or that hold captions: they are expected beside photos.
 CAPTION_SUFFIXES = frozenset(
     ".txt .caption .xmp .csv .tsv .json .jsonl .parquet .html "
     ".sqlite .sqlite-wal .sqlite-shm".split()

@@ -17,7 +17,6 @@ from captioner.images.archive_members import (
     MAX_HEADER_BYTES,
     MAX_MEMBER_BYTES,
     MAX_MEMBERS,
-    MAX_NAME_BYTES,
     MAX_RATIO,
     ArchiveError,
     ArchiveMember,
@@ -27,6 +26,7 @@ from captioner.images.archive_members import (
 )
 
 BLOCK = 512
+RECORD = 20 * BLOCK  # to which tar fills up an archive
 # The bytes of a member of a compressed tar are held until it is captioned.
 MAX_INFLATED_MEMBER_BYTES = 2**26
 MAX_ZEROS = 2**30  # bytes after the end mark; tar itself fills up some thousand
@@ -102,11 +102,13 @@ def _members(stream, is_wanted, changed):
     extended = _Extended()
     while block := stream.read(BLOCK):
         if not block.strip(b"\0"):
-            # Archives that were joined by `cat` go on after an end mark.
+            # Archives that were joined by `cat` go on at the next record.
             zeros += len(block)
             if zeros > MAX_ZEROS:
                 raise ArchiveError(f"more than {MAX_ZEROS:,} null bytes in a row")
             continue
+        if zeros and (stream.at - BLOCK) % RECORD:
+            raise ArchiveError(f"null bytes in the middle, after {number:,} files")
         zeros = 0
         try:
             header = _header(block)

@@ -135,7 +135,7 @@ def read_zip(path):
             left -= compressed_size
             if left < 0:
                 raise ArchiveError(
-                    f"it is damaged: files share their bytes, after {number - 1:,} files"
+                    f"it is damaged: files overlap, after {number - 1:,} files"
                 )
             if member is not None:
                 yield member

@@ -44,7 +44,7 @@ def write(tmp_path):
     def write(name, results=RESULTS, num_captions=1, thumbnail=lambda name: None):
         info = RunInfo(num_captions, {"preset": [{"name": "tiny"}]}, thumbnail)
         path = tmp_path / name
-        write_outputs([path], lambda: iter(results), info, "token")
+        write_outputs([path], lambda: iter(results), len(results), info, None, True)
         assert [each.name for each in tmp_path.iterdir()] == [name]
         return path
 
