@@ -1,21 +1,23 @@
 """How likely it is that a generated caption is right, between 0 and 1.
 
 A logistic regression on what is known when a caption is generated: how probable its
-words are, how far the other beams agree with it, and how familiar the image is. An
-image is familiar when its features lie where those of the training photos lie: the
-share of them outside the first principal components is small.
+tokens are, how many they are, and how familiar the image is. An image is familiar when
+its features lie where those of the training photos lie: little of them is outside the
+first principal components.
 
-`training/confidence_fitting.py` fits it on a dev split. There a caption counts as right
-when its CIDEr reaches the lowest quarter of what people's own captions of the split
-reach against the other captions of the same photo.
+`training/confidence_fitting.py` fits it on a dev split; `metrics/rightness.py` says
+which captions count as right there.
 """
 
 import dataclasses
+import io
+import zipfile
 
 import numpy as np
 
 NUM_COMPONENTS = 128
-EVIDENCE = ("mean_log_prob", "lowest_log_prob", "agreement", "length", "unfamiliarity")
+EVIDENCE = ("mean_log_prob", "lowest_log_prob", "length", "unfamiliarity")
+MAX_BYTES = 2**26  # of a file of one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,16 +28,16 @@ class Confidence:
         mean: float32 (E,), of the training photos' features, averaged over positions.
         components: float32 (E, k), the first principal components of these.
         residual: float, the mean squared length of what is outside the components.
-        center, scale: float32 (5,), of the evidence on dev; see `EVIDENCE`.
-        weights: float32 (5,), of the scaled evidence.
+        center, scale: float32 (4,), of the evidence on dev; see `EVIDENCE`.
+        weights: float32 (4,), of the scaled evidence.
         bias: float.
 
     Example:
 
     >>> confidence = Confidence(
-    ...     np.zeros(4), np.eye(4)[:, :2], 1.0, np.zeros(5), np.ones(5), np.ones(5), 0.5
+    ...     np.zeros(4), np.eye(4)[:, :2], 1.0, np.zeros(4), np.ones(4), np.ones(4), 0.5
     ... )
-    >>> float(confidence.of_evidence(np.zeros((1, 5)))[0].round(3))
+    >>> float(confidence.of_evidence(np.zeros((1, 4)))[0].round(3))
     0.622
     """
 
@@ -47,27 +49,31 @@ class Confidence:
     weights: np.ndarray
     bias: float
 
-    def __call__(self, image_features, hypotheses):
-        """The confidence of the best caption of each image.
+    def __call__(self, image_features, results):
+        """The confidence of the caption of each image.
 
         Args:
             image_features: float (B, P, E).
-            hypotheses: for each image a sequence of `Hypothesis`, the best first.
+            results: list of B `Hypothesis`.
 
         Returns:
             float64 (B,), 0 to 1.
         """
-        return self.of_evidence(self.evidence(image_features, hypotheses))
+        return self.of_evidence(self.evidence(image_features, results))
 
-    def evidence(self, image_features, hypotheses):
-        """What the confidence is computed from, float64 (B, 5): see `EVIDENCE`."""
-        unfamiliarity = self.unfamiliarity(image_features)
-        return np.array(
-            [
-                [*_of_words(several), unfamiliar]
-                for several, unfamiliar in zip(hypotheses, unfamiliarity, strict=True)
-            ]
-        ).reshape(-1, len(EVIDENCE))
+    def evidence(self, image_features, results):
+        """What the confidence is computed from, float64 (B, 4): see `EVIDENCE`."""
+        words = [
+            (
+                (np.mean(each.log_probs), np.min(each.log_probs), len(each.log_probs))
+                if len(each.log_probs)
+                else (0.0, 0.0, 0.0)
+            )
+            for each in results
+        ]
+        return np.column_stack(
+            [np.reshape(words, (-1, 3)), self.unfamiliarity(image_features)]
+        )
 
     def unfamiliarity(self, image_features):
         """How unlike the training photos images are: float64 (B,), 0 on the average of
@@ -79,28 +85,41 @@ class Confidence:
         return np.log(np.maximum(outside, 1e-9) / self.residual)
 
     def of_evidence(self, evidence):
-        """Evidence, float (B, 5) -> confidence, float64 (B,)."""
+        """Evidence, float (B, 4) -> confidence, float64 (B,)."""
         scaled = (evidence - self.center) / self.scale
         return 1 / (1 + np.exp(-(scaled @ self.weights + self.bias)))
 
-    def arrays(self):
-        """All of it as a dict of arrays, for a file."""
-        return {
+    def to_bytes(self):
+        """All of it as the bytes of an `.npz` file, without compression."""
+        file = io.BytesIO()
+        arrays = {
             field.name: np.asarray(getattr(self, field.name), np.float32)
             for field in dataclasses.fields(self)
         }
+        np.savez(file, **arrays)
+        return file.getvalue()
 
     @classmethod
-    def from_arrays(cls, arrays, feature_width):
-        """The opposite of `arrays`.
+    def from_bytes(cls, data, feature_width):
+        """The opposite of `to_bytes`; nothing in the bytes is run as code.
 
         Args:
-            arrays: dict of arrays, as from a file.
+            data: bytes.
             feature_width: E, of the captioner.
 
         Raises:
-            ValueError: an array is missing, of another shape, or not finite.
+            ValueError: it is no such file, or an array is missing, of another shape,
+                or not finite.
         """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                sizes = [member.file_size for member in archive.infolist()]
+            if sum(sizes) > MAX_BYTES:
+                raise ValueError(f"it inflates to {sum(sizes):,} bytes")
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"The confidence cannot be read: {error}") from error
         count = len(EVIDENCE)
         shapes = {
             "mean": (feature_width,),
@@ -152,23 +171,3 @@ def principal_components(pooled, number=NUM_COMPONENTS):
     components = vectors[:, ::-1][:, :number]
     outside = max(float(values[::-1][number:].sum()), 1e-9)
     return {"mean": mean, "components": components, "residual": outside}
-
-
-def _of_words(hypotheses):
-    """The evidence in the words of the best caption and of its rivals."""
-    best = hypotheses[0]
-    if not len(best.log_probs):
-        return 0.0, 0.0, 0.0, 0.0
-    words = set(best.text.split())
-    shared = [
-        2
-        * len(words & set(other.text.split()))
-        / max(1, len(words) + len(set(other.text.split())))
-        for other in hypotheses[1:]
-    ]
-    return (
-        float(np.mean(best.log_probs)),
-        float(np.min(best.log_probs)),
-        float(np.mean(shared)) if shared else 1.0,
-        float(len(best.log_probs)),
-    )

@@ -3,59 +3,67 @@
 import numpy as np
 
 from captioner.metrics.rightness import least_right_score, right_captions
-from captioner.tasks.confidence import Confidence, principal_components
+from captioner.tasks.confidence import EVIDENCE, Confidence, principal_components
 from captioner.training.unfamiliar_images import unfamiliar_images
 
 # Enough that the principal components settle; more photos change them little.
 NUM_PHOTOS = 4000
 # One unfamiliar picture for so many dev photos: they are rare among what users have.
 PHOTOS_A_PICTURE = 5
-RIDGE = 1e-2  # of the weights; the evidence is scaled
+BATCH_SIZE = 64
+RIDGE = 1e-3  # of the weights; the evidence is scaled
 
 
-def fit_confidence(captioner, train_features, dev_features, references, batch_size=16):
+def fit_confidence(captioner, features, train_images, dev_images, references):
     """The `Confidence` of a captioner, with its own sampler.
 
     Args:
         captioner: an `ImageCaptioner`.
-        train_features: iterable of float (B, P, E), of photos it was trained on.
-        dev_features: iterable of float (B, P, E), those of the dev photos, in order.
+        features: a `FeatureCache` of its converter and image network, with all images.
+        train_images: the photos that it was trained on, as the cache knows them.
+        dev_images: those of the dev split.
         references: list of list of str, the captions of each dev photo by people.
-        batch_size: pictures at a time.
 
     Returns:
-        A `Confidence`, or None where no photo has two references or more, without
-        which nothing says how good a caption can be.
+        A `Confidence`; None where the photos have one reference each, since nothing
+        then says how good a caption can be.
     """
     least = least_right_score(references)
     if least is None:
         return None
-    pooled, number = [], 0
-    for features in train_features:
-        pooled.append(np.asarray(features, np.float32).mean(axis=1))
-        number += len(pooled[-1])
-        if number >= NUM_PHOTOS:
-            break
+    step = -(-len(train_images) // NUM_PHOTOS)  # from everywhere in the split
+    pooled = [each.mean(axis=1) for each in _read(features, train_images[::step])]
     parts = principal_components(np.concatenate(pooled))
-    zeros, ones = np.zeros(5), np.ones(5)
+    count = len(EVIDENCE)
+    zeros, ones = np.zeros(count), np.ones(count)
     confidence = Confidence(**parts, center=zeros, scale=ones, weights=ones, bias=0.0)
 
     evidence, captions = [], []
-    for features in dev_features:
-        hypotheses = captioner.hypotheses_of(features)
-        evidence.append(confidence.evidence(features, hypotheses))
-        captions += [several[0].text for several in hypotheses]
+    for batch in _read(features, dev_images):
+        results = captioner.generate_results(batch, len(batch))
+        evidence.append(confidence.evidence(batch, results))
+        captions += [result.text for result in results]
     is_right = right_captions(captions, references, least)
     pictures = unfamiliar_images(max(10, len(captions) // PHOTOS_A_PICTURE))
-    for start in range(0, len(pictures), batch_size):
-        features = captioner.encode_images(pictures[start : start + batch_size])
-        hypotheses = captioner.hypotheses_of(features)
-        evidence.append(confidence.evidence(features, hypotheses))
+    for start in range(0, len(pictures), BATCH_SIZE):
+        batch = captioner.encode(
+            [captioner.convert(each) for each in pictures[start : start + BATCH_SIZE]]
+        )
+        batch = np.asarray(batch)
+        results = captioner.generate_results(batch, len(batch))
+        evidence.append(confidence.evidence(batch, results))
     evidence = np.concatenate(evidence)
     is_right = np.concatenate([is_right, np.zeros(len(pictures), bool)])
     center, scale = evidence.mean(axis=0), evidence.std(axis=0) + 1e-6
     weights, bias = logistic_regression((evidence - center) / scale, is_right)
     return Confidence(**parts, center=center, scale=scale, weights=weights, bias=bias)
+
+
+def _read(features, images):
+    _, read = features.reader(images)
+    for start in range(0, len(images), BATCH_SIZE):
+        rows = np.arange(start, min(start + BATCH_SIZE, len(images)))
+        yield np.asarray(read(rows), np.float32)
 
 
 def logistic_regression(inputs, targets, steps=50):
