@@ -290,10 +290,9 @@ class CaptionRun:
             if isinstance(outcome, ImageError):
                 entries[name] = _failed(photo, outcome, self.journal.run)
                 continue
-            captions = outcome.captions
-            if captions is None:  # the content is the known one
-                captions = pending.old.payload["captions"]
-            payload = {"captions": captions}
+            payload = {"captions": outcome.captions, "confidence": outcome.confidence}
+            if outcome.captions is None:  # the content is the known one
+                payload = {name: pending.old.payload.get(name) for name in payload}
             entry = Entry(
                 name, photo.stamp, outcome.digest, payload, run=self.journal.run
             )
