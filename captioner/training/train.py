@@ -113,7 +113,9 @@ def train(dataset=None, output=None, **options):
 def _train(stack, dataset, folder, distribution, given, options, changed, how):
     # What may be refused comes before the first photo and the first file.
     data, name = _load(dataset, folder)
-    print(data.summary(), flush=True)
+    summary = data.summary()
+    print(summary, flush=True)
+    _check_spaces(summary)
     train_examples, dev_examples = _splits(data)
     # A mix may repeat images in an epoch, but their captions count once.
     captions = [text for each in data.examples("train") for text in each["captions"]]
@@ -237,10 +239,26 @@ def _load(dataset, folder):
     return load_dataset(dataset), str(dataset)
 
 
+def _check_spaces(summary):
+    """Refuse captions that would be one word each: the vocabulary would learn them by
+    heart, and every other caption would be unknown."""
+    count = sum(summary.captions.values())
+    if summary.unspaced_captions > count / 2:
+        raise ValueError(
+            f"{summary.unspaced_captions} of {count} captions are written without "
+            "spaces between words, as Chinese, Japanese and Thai are. Put spaces "
+            "between the words first, with a word segmenter such as jieba."
+        )
+
+
 def _splits(data):
     for split in ("train", "dev"):
         if split not in data.splits:
-            raise ValueError(f"{data.name} has no {split} split, which training needs.")
+            advice = " --dev-fraction 0.1 takes a tenth of train."
+            advice = advice if split == "dev" else ""
+            raise ValueError(
+                f"{data.name} has no {split} split, which training needs.{advice}"
+            )
     return list(data.epoch("train")), list(data.examples("dev"))
 
 
