@@ -275,8 +275,8 @@ class CaptionRun:
             return entry
         self.files.clean_up(photo)
         try:
-            for path, data, replace in self.files.contents(photo, entry, which):
-                self.files.write(path, data, replace)
+            for path, make, replace in self.files.contents(photo, entry, which):
+                self.files.write(path, make, replace)
         except (ValueError, OSError) as error:
             return _failed(photo, _not_written(photo, error), self.journal.run)
         return entry._replace(written=True)
@@ -314,10 +314,11 @@ class CaptionRun:
         photos = {pending.photo.name: pending.photo for pending in batch}
         for name, files in contents.items():
             try:
-                for path, data, replace in files:
-                    self.files.write(path, data, replace)
+                for path, make, replace in files:
+                    self.files.write(path, make, replace)
                 entry = entries[name]._replace(written=True)
-            except ImageError as error:
+            except (ValueError, OSError) as error:
+                error = _not_written(photos[name], error)
                 entry = _failed(photos[name], error, self.journal.run)
             if entry != entries[name]:
                 entries[name] = entry
