@@ -15,6 +15,7 @@ import pytest
 ROOMS = [
     # Ground: all others may use it.
     "files",
+    "keras_settings",
     "processes",
     "spreadsheets",
     "terminal",
@@ -46,18 +47,19 @@ VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other v
 # These know nothing of models; of the rooms above them they use the ground, and what a
 # photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"files", "processes", "spreadsheets", "terminal", "progress", "presets"}
-GROUND |= {"journal", "images"}
+GROUND = set(ROOMS[: ROOMS.index("images") + 1])
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported
     **dict.fromkeys(
-        ("__init__", "__main__", "processes", "terminal", "commands", "cli"), HEAVY
+        ("__init__", "__main__", "keras_settings", "processes", "terminal")
+        + ("commands", "cli"),
+        HEAVY,
     ),
     # Decoding processes start at once, and so does a run with nothing to do.
     **dict.fromkeys(
         ("images/image_files", "images/photo_sources", "images/decode_workers")
-        + ("captioning",),
+        + ("captioning", "tasks/task", "tasks/load_task"),
         {"keras", "tensorflow"},
     ),
     # The flags of `captioner train` are made from these.

@@ -5,7 +5,6 @@ This file says what the arguments mean and what is refused; the run is in `run.p
 
 import functools
 import glob
-import hashlib
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from captioner.captioning.run import CaptionRun, left_out, located, stored
 from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import EmbeddedCopy, TextSidecar, XmpSidecar
 from captioner.captioning.writers.existing import EXISTING
+from captioner.captioning.writers.xmp_sidecar import XMP_NAMES
 from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
 from captioner.images.left_aside import LeftAside
@@ -26,6 +26,7 @@ from captioner.images.photo_sources import check_path, find_photos
 from captioner.journal import JOURNAL_FILE, Journal
 from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
+from captioner.tasks.load_task import load_task, task_identity
 from captioner.terminal import import_tensorflow
 
 
@@ -38,6 +39,7 @@ def caption(
     sidecars=False,
     sidecar_suffix=".txt",
     xmp=False,
+    xmp_name="photo.xmp",
     sidecar_folder=None,
     copies=None,
     existing="skip",
@@ -60,9 +62,9 @@ def caption(
 
     Args:
         paths: a path, or an iterable of them, see `find_photos`.
-        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
-            which write together, see `EnsembleCaptioner`. The name of the default
-            always means the shipped preset, whatever lies in the working folder.
+        preset: name or folder of a preset, or a `Task`; or a list of them, which write
+            together, see `EnsembleCaptioner`. The name of the default always means the
+            shipped preset, whatever lies in the working folder.
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. Each is written whole or not at all.
@@ -73,6 +75,8 @@ def caption(
         sidecars: write each caption into a text file beside its photo.
         sidecar_suffix: the suffix of those files.
         xmp: write each caption as the description in an `.xmp` file.
+        xmp_name: how new XMP files are named, "photo.xmp" as for Lightroom or
+            "photo.jpg.xmp" as for digiKam and darktable.
         sidecar_folder: put text and XMP files here, under the photos' relative paths.
         copies: a folder for copies of the photos with the caption in their metadata,
             under their relative paths.
@@ -137,6 +141,7 @@ def caption(
             check_path(path)
     for name, value, allowed in (
         ("existing", existing, EXISTING),
+        ("xmp_name", xmp_name, XMP_NAMES),
         ("engine", engine, ("local", "ray")),
     ):
         if value not in allowed:
@@ -182,7 +187,7 @@ def caption(
     if copies:
         _check_copies(copies, sources or ())
     writers = [(TextSidecar(sidecar_suffix), sidecar_folder)] if sidecars else []
-    writers += [(XmpSidecar(), sidecar_folder)] if xmp else []
+    writers += [(XmpSidecar(existing, xmp_name), sidecar_folder)] if xmp else []
     writers += [(EmbeddedCopy(existing), copies)] if copies else []
     outputs = [shard_path(pathlib.Path(each), shard) for each in output]
     if run_folder is None:
@@ -190,7 +195,7 @@ def caption(
             outputs, writers and paths, copies or sidecar_folder, shard
         )
     settings = {
-        "preset": _preset_ids(preset),
+        "preset": task_identity(preset),
         "sampler": (
             sampler
             if isinstance(sampler, (str, type(None)))
@@ -254,7 +259,7 @@ def caption(
     return run.results(
         functools.partial(
             Engine,
-            functools.partial(_load, preset, sampler, num_captions),
+            functools.partial(_load, preset, sampler),
             options,
         ),
         options.batch_size,
@@ -262,44 +267,9 @@ def caption(
     )
 
 
-def _load(preset, sampler, num_captions):
-    """The `ImageCaptioner`, with a sampler of so many captions."""
+def _load(preset, sampler):
     import_tensorflow()
-    from captioner.tasks.ensemble_captioner import load_captioner
-
-    captioner = load_captioner(preset, sampler)
-    if num_captions > 1:
-        sampler = captioner.sampler
-        config = {**sampler.get_config(), "num_hypotheses": num_captions}
-        if "num_beams" in config:
-            config["num_beams"] = max(config["num_beams"], num_captions)
-        try:
-            sampler = type(sampler).from_config(config)
-        except TypeError as error:
-            raise ValueError(
-                f"{type(sampler).__name__} finds one caption. "
-                f"Received: num_captions={num_captions}"
-            ) from error
-        captioner = load_captioner(captioner, sampler)
-    return captioner
-
-
-def _preset_ids(preset):
-    """What tells the preset from others, and each of several that write together."""
-    members = preset if isinstance(preset, (list, tuple)) else [preset]
-    return [_preset_id(member) for member in members]
-
-
-def _preset_id(preset):
-    if not isinstance(preset, (str, os.PathLike)):
-        digest = hashlib.sha256()
-        for weight in preset.caption_model.weights:
-            digest.update(weight.numpy().tobytes())
-        return {"name": "in memory", "sha256": digest.hexdigest()}
-    folder = presets.find_preset(preset)
-    metadata = folder / presets.METADATA_FILE
-    digest = presets.file_sha256(metadata) if metadata.is_file() else None
-    return {"name": folder.name, "sha256": digest}
+    return load_task(preset, sampler)
 
 
 def _check_copies(copies, paths):

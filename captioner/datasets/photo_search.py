@@ -9,6 +9,7 @@ import re
 import unicodedata
 import urllib.parse
 
+from captioner.images.folder_walk import system_folder
 from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
 # The names by which datasets call their splits. Karpathy's "restval" is the
@@ -158,7 +159,7 @@ class PhotoSearch:
             level = [
                 child for folder in level for child in self.listing.folders(folder)
             ]
-            level = [child for child in level if child not in folders]
+            level = [c for c in level if c not in folders and not system_folder(c)]
             if len(folders) >= _MAX_FOLDERS:
                 self.notes.append(
                     f"photos were looked for in the first {_MAX_FOLDERS:,} folders only"
@@ -180,17 +181,18 @@ class PhotoSearch:
         found, by_end, several = {}, collections.defaultdict(list), []
         for name, split in missing.items():
             options = self._options(name)
-            if options:
+            if len(options) > 1:
 
                 def rank(option):
                     path, root, exact = option
                     in_split = split is not None and split == self._split_of(path)
                     return exact, in_split, counts[root], -path.count(os.sep)
 
-                best, *others = sorted(options, key=rank, reverse=True)
-                found[name] = best[0]
-                if any(rank(other)[:2] == rank(best)[:2] for other in others):
+                options.sort(key=rank, reverse=True)
+                if rank(options[0])[:2] == rank(options[1])[:2]:
                     several.append(name)
+            if options:
+                found[name] = options[0][0]
                 continue
             found[name] = self._exact(self.bases[0], name)
             if found[name] is None and (self.chosen or _ABSOLUTE.match(name)):

@@ -5,8 +5,8 @@ import pathlib
 import tensorflow as tf
 
 from captioner.files import atomic_folder
-from captioner.images.image_decoder import why_not_decoded
-from captioner.tasks.ensemble_captioner import load_captioner
+from captioner.images.image_decoder import decode_image, why_not_decoded
+from captioner.tasks.load_task import load_task
 
 
 def export(preset, output, sampler=None, overwrite=False):
@@ -24,8 +24,8 @@ def export(preset, output, sampler=None, overwrite=False):
     batch gives empty outputs.
 
     Args:
-        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
-            which write together, see `EnsembleCaptioner`.
+        preset: name or folder of a preset, or a `Task` with the ability "graph"; or a
+            list of them, which write together, see `EnsembleCaptioner`.
         output: folder to write; it is there whole or not at all.
         sampler: replaces the preset's own.
         overwrite: replace an existing SavedModel.
@@ -52,8 +52,9 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
         if not (output / "saved_model.pb").is_file():
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
-    captioner = load_captioner(preset, sampler)
-    module = ExportedCaptioner(captioner)
+    task = load_task(preset, sampler)
+    task.require("graph")
+    module = ExportedCaptioner(task)
     # TensorFlow would say that it is written to the temporary folder.
     log_level = tf.get_logger().level
     tf.get_logger().setLevel("WARNING")
@@ -70,13 +71,13 @@ def export(preset, output, sampler=None, overwrite=False):
 
 
 class ExportedCaptioner(tf.Module):
-    """An `ImageCaptioner` from encoded photos to text, as one graph."""
+    """A task with the ability "graph", from encoded photos to text, as one graph."""
 
-    def __init__(self, captioner):
+    def __init__(self, task):
         super().__init__()
-        self._captioner = captioner
+        self._task = task
         # What the SavedModel keeps: the variables, each once.
-        self.weights = [v.value for v in captioner.caption_model.variables]
+        self.weights = [v.value for v in task.variables]
 
     @tf.function(
         input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
@@ -84,16 +85,14 @@ class ExportedCaptioner(tf.Module):
     )
     def caption(self, image_bytes):
         """Encoded photos, strings (B,) -> dict of captions, scores and errors (B,)."""
-        convert = self._captioner.preprocessor.image_converter
+        task = self._task
         rows, images = _readable_images(
             image_bytes,
-            lambda one: convert(convert.decode(one)),
-            self._captioner.image_spec,
+            lambda one: task.convert(decode_image(one, task.image_size)),
+            task.image_spec,
         )
-        image_features = self._captioner.caption_model.encode(images)
-        captions, output = self._captioner.caption_step(image_features)
-        captions, scores = captions[:, 0], output.scores[:, 0]
-        return _in_their_rows(image_bytes, rows, captions, scores)
+        captions, scores = task.caption_images(images)
+        return _in_their_rows(image_bytes, rows, captions[:, 0], scores[:, 0])
 
 
 def _readable_images(image_bytes, convert, image_spec):
