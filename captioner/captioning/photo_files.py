@@ -100,7 +100,10 @@ class PhotoFiles:
         if known is not None:
             for writer, _ in self.writers:
                 old = known.get(writer.name)
-                if texts[writer.name] == self._joined(writer, entry, old):
+                ours = [self._joined(writer, entry, old)]
+                if not entry.written:  # then it may be what the run wanted to replace
+                    ours += _found(payload, writer)
+                if texts[writer.name] in ours:
                     before[writer.name] = old
         return before
 
@@ -148,7 +151,8 @@ class PhotoFiles:
                 continue  # photo programs find the caption where it is
             now = self._read(writer, path)
             text = self._joined(writer, entry, before)
-            if now != text and not (which == "untouched" and now != before):
+            is_touched = now not in (before, *_found(entry.payload, writer))
+            if now != text and not (which == "untouched" and is_touched):
                 replace = exists or self.existing == "overwrite"
                 found.append((path, writer.content(photo, path, text), replace))
         return found
@@ -186,6 +190,12 @@ class PhotoFiles:
             for _, path in self._paths(photo):
                 with contextlib.suppress(OSError):
                     path.with_name(f".{token}.part").unlink()
+
+
+def _found(payload, writer):
+    """What a file held, if that was a caption of ours: a list of one text or none."""
+    found = payload.get("found") or {}
+    return [found[writer.name]] if writer.name in found else []
 
 
 def _is_same_file(path, photo_path):

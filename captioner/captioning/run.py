@@ -301,7 +301,10 @@ class CaptionRun:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
                 try:
-                    payload["before"] = self._before(photo, pending.old)
+                    found = self.files.texts(photo)
+                    payload["before"] = self.files.before(found, pending.old)
+                    if found != payload["before"]:
+                        payload["found"] = found
                     contents[name] = self.files.contents(photo, entry)
                     entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:

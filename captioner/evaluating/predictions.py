@@ -35,6 +35,8 @@ class Predictions:
         errors: dict of image id to why it has no caption.
         notes: dict of what else is worth telling of them.
         have_suffix: False where the ids are file names without their suffix.
+        confidences: dict of image id to how likely its caption is right, 0 to 1, where
+            the captioner knows.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Predictions:
     errors: Mapping[str, str]
     notes: Mapping[str, object]
     have_suffix: bool = True
+    confidences: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_predictions(path):

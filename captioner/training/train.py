@@ -21,9 +21,12 @@ import keras
 from captioner import presets
 from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
+from captioner.metrics.rightness import least_right_score
+from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.terminal import printable
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
+from captioner.training.confidence_fitting import fit_confidence
 from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.fine_tuning import FineTuning
@@ -221,6 +224,7 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
         )
         raise
     if chief:
+        _add_confidence(folder.path / "preset", cache, images)
         _finish(folder, run.best(), how.clean)
 
 
@@ -350,6 +354,25 @@ def _optimizer(options, stage, images, distribution):
         ema_steps=options.ema_epochs * steps,
         mixed_precision=options.mixed_precision,
         replicas=distribution.replicas,
+    )
+
+
+def _add_confidence(preset, cache, images):
+    """Let the best preset know how far its captions can be trusted."""
+    captioner = ImageCaptioner.from_preset(preset)
+    references = [each["captions"] for each in images.dev]
+    if least_right_score(references) is None:
+        return
+    cache = FeatureCache(cache.folder.parent, captioner.convert, captioner.backbone)
+    split_images = [[each["image"] for each in s] for s in (images.train, images.dev)]
+    for each in split_images:
+        cache.compute(each)  # nothing is left to do where the network stayed frozen
+    captioner.confidence = fit_confidence(captioner, cache, *split_images, references)
+    captioner.save_to_preset(
+        preset,
+        recipe=presets.read_json(preset, "recipe.json"),
+        scores=presets.read_json(preset, "scores.json"),
+        card=(preset / "README.md").read_text(encoding="utf-8"),
     )
 
 
