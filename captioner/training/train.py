@@ -21,7 +21,7 @@ import keras
 from captioner import presets
 from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
-from captioner.terminal import printable
+from captioner.terminal import printable, printable_lines
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
 from captioner.training.crossentropy import Crossentropy
@@ -113,7 +113,7 @@ def train(dataset=None, output=None, **options):
 def _train(stack, dataset, folder, distribution, given, options, changed, how):
     # What may be refused comes before the first photo and the first file.
     data, name = _load(dataset, folder)
-    print(data.summary(), flush=True)
+    print(printable_lines(data.summary()), flush=True)
     train_examples, dev_examples = _splits(data)
     # A mix may repeat images in an epoch, but their captions count once.
     captions = [text for each in data.examples("train") for text in each["captions"]]
@@ -137,7 +137,7 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
         options.min_count,
     )
     report.check()
-    print(report, flush=True)
+    print(printable_lines(report), flush=True)
 
     chief = distribution.is_chief
     if not how.resume and chief:
