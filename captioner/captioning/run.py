@@ -268,6 +268,8 @@ class CaptionRun:
             which = "untouched"
         elif self.existing == "overwrite" and entry.kind is None:
             which = "all"
+        elif entry.kind == "kept" and entry.run == self.journal.run:
+            which = "all"  # an older caption of ours would contradict it
         elif self.files.exist(photo):
             return entry
         self.files.clean_up(photo)
