@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from captioner.images.photo_sources import Photo
+from captioner.images.photo import Photo
 
 
 @dataclasses.dataclass(frozen=True)

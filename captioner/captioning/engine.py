@@ -8,8 +8,9 @@ import collections
 import concurrent.futures
 import threading
 
+import numpy as np
+
 from captioner.captioning.engine_options import default_workers
-from captioner.features.litert_network import image_network
 from captioner.images.decode_workers import DecodeWorkers
 from captioner.images.image_files import ImageError
 
@@ -35,43 +36,34 @@ class BatchCaptioner:
     """Captions batches of converted photos; halves a batch that does not fit in memory.
 
     Args:
-        captioner: an `ImageCaptioner`.
+        task: a `Task`.
         num_captions: number of captions of each photo.
-        num_threads: number of threads that one call may use for the image network.
+        num_threads: number of threads that one call may use.
     """
 
-    def __init__(self, captioner, num_captions=1, num_threads=1):
+    def __init__(self, task, num_captions=1, num_threads=1):
         import tensorflow as tf
 
         self._tf = tf
-        self._captioner = captioner
+        self.task = task.replaced(num_captions=num_captions, num_threads=num_threads)
         self.num_captions = num_captions
-        converter = captioner.preprocessor.image_converter
-        self.image_size = converter.image_size
-        self._convert = tf.function(
-            converter,
-            input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
-            autograph=False,
-        )
-        backbone = captioner.caption_model.vision_backbone
-        # None for an ensemble, whose members have each their own.
-        self._encode = backbone and image_network(backbone, num_threads)
+        self.image_size = task.image_size
         self._largest = None  # batch that is known to fit
 
     def resize(self, pixels):
-        """uint8 (H, W, 3) -> what the network takes, float32.
+        """uint8 (H, W, 3) -> what the task takes.
 
         Raises:
             ImageError: there is no memory for it.
         """
         try:
-            return self._convert(pixels)
+            return self.task.convert(pixels)
         except (MemoryError, self._tf.errors.OpError) as error:
             raise _model_failed(error) from error
 
     def bytes_of(self, image):
         """The bytes of memory that a converted photo takes."""
-        return sum(each.numpy().nbytes for each in self._tf.nest.flatten(image))
+        return sum(np.asarray(each).nbytes for each in self._tf.nest.flatten(image))
 
     def __call__(self, images):
         """Converted photos, a list of float32 (H, W, 3) -> for each a list of
@@ -84,14 +76,7 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            batch = self._tf.nest.map_structure(
-                lambda *each: self._tf.stack(each), *images
-            )
-            if self._encode is None:
-                found = self._captioner.batch_results(batch)
-            else:
-                features = self._encode(batch)
-                found = self._captioner.generate_results(features, len(images))
+            found = self.task.write(images)
         # RuntimeError: of LiteRT, where there is no room for its tensors.
         except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
@@ -102,7 +87,7 @@ class BatchCaptioner:
             return self._run(images[:half]) + self._run(images[half:])
         return [
             [
-                [each.text, round(each.score, 4)]
+                [each.text, None if each.score is None else round(each.score, 4)]
                 for each in result.hypotheses[: self.num_captions]
             ]
             for result in found
@@ -118,7 +103,7 @@ class LocalEngine:
     """Captions batches on this machine.
 
     Args:
-        load: function that returns an `ImageCaptioner`; called when there is work.
+        load: function that returns a `Task`; called when there is work.
         options: `EngineOptions`.
     """
 
@@ -159,8 +144,7 @@ class LocalEngine:
     def _is_enough(self, waiting):
         """Whether no more batches should be begun before the first one is done."""
         photos = [each.photo for batch, _ in waiting for each in batch]
-        held = sum(len(p.member) for p in photos if isinstance(p.member, bytes))
-        held += len(photos) * self._image_bytes
+        held = sum(photo.num_bytes_held + self._image_bytes for photo in photos)
         return len(waiting) > self._ahead or held > MOST_BYTES_AHEAD
 
     def _start(self, batch):

@@ -15,6 +15,7 @@ import pickle
 from captioner.captioning.engine import LocalEngine
 from captioner.processes import trusted
 
+MAX_BYTES_HELD = 2**31
 BATCHES_A_BLOCK = 16  # at most: what is done again when an actor is lost
 
 
@@ -27,11 +28,7 @@ class RayEngine:
     """
 
     def __init__(self, load, options):
-        try:
-            import ray.data
-        except ImportError as error:
-            raise ValueError("Ray is missing: pip install captioner[ray]") from error
-        self._ray = ray
+        ray = self._ray = import_ray()
         self._load, self._options = load, options
         self._started = not ray.is_initialized()
         if self._started:
@@ -46,10 +43,22 @@ class RayEngine:
 
     def run(self, batches):
         """As `LocalEngine.run`. All batches are known before the first is captioned:
-        the names of the photos are held in memory, though not the photos."""
-        waiting, rows = [], []
+        the names of the photos are held in memory, though not the photos; only those of
+        compressed tars, which cannot be read from another machine.
+
+        Raises:
+            ValueError: these have more than `MAX_BYTES_HELD`.
+        """
+        waiting, rows, held = [], [], 0
         for batch in batches:
             if batch:
+                held += sum(each.photo.num_bytes_held for each in batch)
+                if held > MAX_BYTES_HELD:
+                    raise ValueError(
+                        "The photos in compressed tar archives need more than "
+                        f"{MAX_BYTES_HELD:,} bytes of memory with engine=ray. "
+                        "Uncompress the archives first."
+                    )
                 there = [
                     dataclasses.replace(each, photo=_anywhere(each.photo))
                     for each in batch
@@ -113,6 +122,19 @@ def _trusted_python_path():
     finally:
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+def import_ray():
+    """Import Ray; one line says how to install it where it is missing.
+
+    Raises:
+        ValueError: Ray is not installed.
+    """
+    try:
+        import ray.data
+    except ImportError as error:
+        raise ValueError("Ray is missing: pip install captioner[ray]") from error
+    return ray
 
 
 class _ModelActor:

@@ -4,6 +4,7 @@ import os
 
 import click
 
+from captioner.commands.dataset_flags import dataset_flags
 from captioner.commands.sampler_flags import chosen, sampler_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow
 
@@ -11,6 +12,7 @@ from captioner.terminal import EXIT_CODES, import_tensorflow
 @click.command("evaluate", epilog=EXIT_CODES)
 @click.argument("preset", metavar="PRESET_OR_PREDICTIONS")
 @click.argument("dataset")
+@dataset_flags
 @click.option(
     "--split",
     type=click.Choice(["train", "dev", "test"]),

@@ -1,39 +1,27 @@
 """The rules that every dataset of files obeys, in one place."""
 
 import hashlib
-import json
 import os
+import re
 
 from captioner.datasets.caption_dataset import SPLITS, CaptionDataset
+from captioner.datasets.caption_markers import cut_markers
+from captioner.datasets.photo_search import (
+    SPLIT_NAMES,
+    FolderListing,
+    PhotoSearch,
+    canonical_split,
+)
 
-# The names by which datasets call their splits. Karpathy's "restval" is the
-# part of COCO's validation photos that everybody trains on.
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",
-    "dev": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-    "testing": "test",
-}
-
-# So many image names tell which folder they are relative to.
-_NUM_PROBES = 200
+SPLIT_FRACTIONS = (0.9, 0.05, 0.05)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Names that `relative_id` need not change.
+_PLAIN_PATH = re.compile(r"[^/\\.][^/\\]*(?:/[^/\\.][^/\\]*)*")
+# A dev split that is smaller than this says little of a captioner.
+_SMALL = 20
 
 
-def canonical_split(name):
-    """Maps a dataset's own name of a split to `"train"`, `"dev"` or `"test"`.
-
-    Returns:
-        str, or None if the name is none of the usual ones.
-    """
-    return _SPLIT_NAMES.get(str(name).strip().lower())
-
-
-def hashed_split(image_id, fractions=(0.9, 0.05, 0.05)) -> str:
+def hashed_split(image_id, fractions=SPLIT_FRACTIONS) -> str:
     """The split of an image in a dataset that gives none.
 
     Only the id decides, so an image stays in its split whatever is added to or
@@ -43,8 +31,7 @@ def hashed_split(image_id, fractions=(0.9, 0.05, 0.05)) -> str:
         image_id: str.
         fractions: three floats that add up to 1: train, dev, test.
     """
-    digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = _position(image_id)
     train, dev, _ = fractions
     if position < train:
         return "train"
@@ -52,85 +39,39 @@ def hashed_split(image_id, fractions=(0.9, 0.05, 0.05)) -> str:
     return "dev" if position < train + dev or fractions[2] == 0 else "test"
 
 
-class FolderListing:
-    """Answers "is there such a file" by listing each folder only once."""
-
-    def __init__(self):
-        self._folders = {}
-
-    def files(self, folder) -> frozenset:
-        """Names of the files of a folder; empty if there is no such folder."""
-        return self._list(folder)[0]
-
-    def folders(self, folder) -> list:
-        """Sorted paths of the visible sub folders of a folder."""
-        return self._list(folder)[1]
-
-    def __contains__(self, path):
-        folder, name = os.path.split(path)
-        return name in self.files(folder)
-
-    def _list(self, folder):
-        if folder not in self._folders:
-            files, folders = [], []
-            try:
-                with os.scandir(folder or ".") as entries:
-                    for entry in entries:
-                        if entry.is_dir():
-                            if not entry.name.startswith("."):
-                                folders.append(entry.path)
-                        elif entry.is_file():
-                            files.append(entry.name)
-            except OSError:
-                # Absent or not ours to read: either way it holds no image, and
-                # the images that were expected in it are reported one by one.
-                pass
-            self._folders[folder] = (frozenset(files), sorted(folders))
-        return self._folders[folder]
-
-    def find_image_dir(self, base, names):
-        """The folder that image names are relative to: `base` or a child of it.
-
-        Args:
-            base: str. The folder of the captions file.
-            names: iterable of str. Image names as the captions file has them.
-
-        Returns:
-            The candidate that holds most of the first names.
-        """
-        names = list(names)
-        # The rule, and it spares listing folders that are none of ours.
-        if names and self.count(base, names) == len(names[:_NUM_PROBES]):
-            return base
-        candidates = [base, *self.folders(base)]
-        return max(candidates, key=lambda folder: self.count(folder, names))
-
-    def count(self, folder, names) -> int:
-        """How many of the first image names are files below `folder`."""
-        probes = names[:_NUM_PROBES]
-        return sum(os.path.join(folder, name) in self for name in probes)
+def _position(image_id):
+    """A number from 0 to 1 that depends on the id alone."""
+    digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 class DatasetBuilder:
     """Collects images and captions and builds a `CaptionDataset` of them.
 
+    - Photos are found by their names, see `PhotoSearch`. They may lie outside the
+      folder of the dataset: a captions file may name any file of this computer that its
+      user may read.
     - The same file is the same image: its captions are joined, and the id it
       was first added with is kept.
     - A caption becomes one line: runs of white space are one space. Empty ones
       are left out; so is an image without captions, and one that is not on
       disk. Repeated ones are kept: two people may write the same sentence.
+    - Start and end markers that nearly all captions have are cut.
     - An image that is given two splits is refused: scores on it would be wrong.
-    - If no image has a split, `hashed_split` decides. If some have one, the
-      others are left out.
+    - If no image has a split, `hashed_split` decides, and dev gets an image at least.
+      If some have one, the others are left out. If there are a train split and
+      `split_fractions` but no dev split, dev is taken from train.
     - Nothing is opened: a broken image is found by whoever decodes it.
 
     Args:
         name: str. The name of the dataset.
-        split_fractions: three floats. See `hashed_split`.
+        base: str. The folder of the captions file.
+        image_dir: str or None. The folder of the photos, where the user names it.
+        split_fractions: three floats, or None for the usual ones. See `hashed_split`.
     """
 
-    def __init__(self, name, split_fractions=(0.9, 0.05, 0.05)):
-        if (
+    def __init__(self, name, base=".", image_dir=None, split_fractions=None):
+        if split_fractions is not None and (
             len(split_fractions) != 3
             or min(split_fractions) < 0
             or abs(sum(split_fractions) - 1) > 1e-6
@@ -139,66 +80,72 @@ class DatasetBuilder:
                 "`split_fractions` must be three numbers (train, dev, test) of at "
                 f"least 0 that add up to 1. Received: split_fractions={split_fractions}"
             )
+        if image_dir is not None and not os.path.isdir(image_dir):
+            raise ValueError(f"There is no folder {image_dir} with photos.")
         self.name = name
-        self.split_fractions = tuple(split_fractions)
+        self.split_fractions = split_fractions
         self.listing = FolderListing()
-        self._examples = {}
-        self._splits = {}
-        self._paths = {}
+        self._bases = _with_parents(base) if image_dir is None else [str(image_dir)]
+        self._chosen = image_dir is not None
+        self._images = {}  # name -> _Image
+        self._ids = {}
         self._left_out = []
+        self._notes = []
 
-    def __contains__(self, image_id):
-        return image_id in self._paths
+    def __contains__(self, name):
+        return name in self._images
 
     def leave_out(self, what, reason):
         """Notes a thing that does not become part of the dataset."""
         self._left_out.append((what, reason))
 
-    def add(self, image_id, path, captions, split=None):
+    def note(self, line):
+        """Notes a line for the summary."""
+        self._notes.append(line)
+
+    def add(self, name, captions, split=None, image_id=None, image=None):
         """Adds an image, or more captions to an image added before.
 
         Args:
-            image_id: str.
-            path: str. The file of the image.
+            name: str. The image as the captions file has it, a path.
             captions: iterable of str.
             split: str or None. Any usual name of a split.
+            image_id: str or None for the path of the image.
+            image: the image, where it is no file of its own, see `CaptionDataset`.
 
         Raises:
-            ValueError: If the image has two splits, or the id two files.
+            ValueError: If the image has two splits, or the id two images.
         """
-        path = os.path.normpath(path)
-        if self._paths.setdefault(image_id, path) != path:
+        entry = self._images.get(name)
+        if entry is None:
+            entry = self._images[name] = _Image(name, image_id, image)
+        if image_id is not None and self._ids.setdefault(image_id, name) != name:
             raise ValueError(
                 f"Two images have the id {image_id!r} in {self.name}. "
-                f"Received: {self._paths[image_id]} and {path}"
+                f"Received: {self._ids[image_id]} and {name}"
             )
-        if path not in self._examples:
-            self._examples[path] = {
-                "image/id": image_id,
-                "image": path,
-                "captions": [],
-            }
-        example = self._examples[path]
         if split is not None:
             canonical = canonical_split(split)
             if canonical is None:
                 raise ValueError(
-                    f"The split of an image must be one of {sorted(_SPLIT_NAMES)}. "
-                    f"Received: split={split!r} for {image_id!r} in {self.name}"
+                    f"The split of an image must be one of {sorted(SPLIT_NAMES)}. "
+                    f"Received: split={split!r} for {name!r} in {self.name}"
                 )
-            other = self._splits.setdefault(path, canonical)
-            if other != canonical:
-                raise ValueError(
-                    f"The image {image_id!r} of {self.name} is in two splits, so "
-                    f"scores would be wrong. Received: {other} and {canonical}"
-                )
+            self._set_split(entry, canonical)
         for caption in captions:
-            if not isinstance(caption, str):
-                self.leave_out(image_id, "caption is not text")
-            elif not caption.strip():
-                self.leave_out(image_id, "empty caption")
+            # JSON may hold halves of characters, which no encoding has.
+            if isinstance(caption, str) and not _SURROGATE.search(caption):
+                entry.captions.append(" ".join(caption.split()))
             else:
-                example["captions"].append(" ".join(caption.split()))
+                self.leave_out(name, "caption is not text")
+
+    def _set_split(self, entry, split):
+        if entry.split not in (None, split):
+            raise ValueError(
+                f"The image {entry.name!r} of {self.name} is in two splits, so "
+                f"scores would be wrong. Received: {entry.split} and {split}"
+            )
+        entry.split = split
 
     def build(self) -> CaptionDataset:
         """Builds the dataset, ordered by image id.
@@ -206,72 +153,164 @@ class DatasetBuilder:
         Raises:
             ValueError: If no image is left.
         """
-        splits = {split: [] for split in SPLITS}
-        for path, example in self._examples.items():
-            image_id = example["image/id"]
-            split = self._splits.get(path)
-            if split is None and not self._splits:
-                split = hashed_split(image_id, self.split_fractions)
-            if path not in self.listing:
-                self.leave_out(image_id, "image not found")
-            elif not example["captions"]:
-                self.leave_out(image_id, "image without captions")
-            elif split is None:
-                self.leave_out(image_id, "image in no split")
+        entries = self._located()
+        marked = cut_markers([{"captions": entry.captions} for entry in entries])
+        usable = []
+        for entry in entries:
+            for caption in entry.captions:
+                if not caption:
+                    self.leave_out(entry.name, "empty caption")
+            entry.captions = list(filter(None, entry.captions))
+            if entry.captions:
+                usable.append(entry)
             else:
-                splits[split].append(example)
-        splits = {split: examples for split, examples in splits.items() if examples}
+                self.leave_out(entry.name, "image without captions")
+        if marked:
+            self.note(marked)
+        splits = self._split(usable)
         if not splits:
             first = {reason: what for what, reason in reversed(self._left_out)}
             reasons = [f"{reason}: {what}" for reason, what in first.items()]
             raise ValueError(
                 f"{self.name} has no usable image. Received: "
-                + ("; ".join(reasons) or "no image at all")
+                + ("; ".join(reasons + self._notes) or "no image at all")
             )
-        for examples in splits.values():
-            examples.sort(key=lambda example: example["image/id"])
-        return CaptionDataset(self.name, splits, self._left_out)
+        return CaptionDataset(self.name, splits, self._left_out, notes=self._notes)
+
+    def _located(self):
+        """The images that are there, each once."""
+        search = PhotoSearch(self._bases, self._chosen, self.listing)
+        paths = search.locate(
+            {e.name: e.split for e in self._images.values() if e.image is None}
+        )
+        by_place, missing = {}, 0
+        for entry in self._images.values():
+            if entry.image is None:
+                entry.image = paths.get(entry.name)
+                if entry.image is None:
+                    self.leave_out(entry.name, "image not found")
+                    missing += 1
+                    continue
+                if entry.image_id is None:
+                    entry.image_id = relative_id(entry.name, search.bases[0])
+            first = by_place.setdefault(entry.image, entry)
+            if first is not entry:
+                first.captions += entry.captions
+                if entry.split is not None:
+                    self._set_split(first, entry.split)
+        if missing:
+            advice = "" if self._chosen else "; name the folder of the photos with "
+            advice = advice and advice + "--image-dir (image_dir)"
+            self.note(f"photos were looked for in {search.where()}{advice}")
+        self._notes += search.notes
+        by_id = {}
+        for entry in by_place.values():
+            other = by_id.setdefault(entry.image_id, entry)
+            if other is not entry:
+                raise ValueError(
+                    f"Two images have the id {entry.image_id!r} in {self.name}. "
+                    f"Received: {other.name} and {entry.name}"
+                )
+        return list(by_place.values())
+
+    def _split(self, entries):
+        splits = {split: [] for split in SPLITS}
+        fractions = self.split_fractions or SPLIT_FRACTIONS
+        if any(entry.split for entry in entries):
+            for entry in entries:
+                if entry.split is None:
+                    self.leave_out(entry.name, "image in no split")
+                else:
+                    splits[entry.split].append(entry)
+            if self.split_fractions is not None:
+                self._take_dev_from_train(splits, fractions)
+        else:
+            for entry in entries:
+                splits[hashed_split(entry.image_id, fractions)].append(entry)
+            self._fill_dev(splits, fractions)
+        for part in splits.values():
+            part.sort(key=lambda entry: entry.image_id)
+        return {
+            split: [entry.example() for entry in part]
+            for split, part in splits.items()
+            if part
+        }
+
+    def _take_dev_from_train(self, splits, fractions):
+        if splits["dev"] or not splits["train"]:
+            self.note("split fractions not used: the dataset has splits of its own")
+            return
+        share = fractions[1] / ((fractions[0] + fractions[1]) or 1)
+        parts = {"train": [], "dev": []}
+        for entry in splits["train"]:
+            split = hashed_split(entry.image_id, (1 - share, share, 0))
+            parts[split].append(entry)
+        splits.update(parts)
+        self._fill_dev(splits, fractions)
+        self.note(f"dev is taken from train: {len(splits['dev'])} images")
+
+    def _fill_dev(self, splits, fractions):
+        """A small dataset may have no train or no dev image by chance."""
+        train, dev = splits["train"], splits["dev"]
+        if fractions[1] and not dev and len(train) > 1:
+            dev.append(max(train, key=_Image.position))
+            train.remove(dev[0])
+        elif fractions[0] and not train and len(dev) > 1:
+            train.append(min(dev, key=_Image.position))
+            dev.remove(train[0])
+        if 0 < len(splits["dev"]) < _SMALL:
+            self.note(
+                f"the dev split is so small ({len(splits['dev'])}) that its scores say "
+                "little; --dev-fraction (split_fractions) makes it larger"
+            )
 
 
-def relative_id(name, image_dir) -> str:
-    """The id of an image without one: its path in the folder of the images.
+class _Image:
+    def __init__(self, name, image_id, image):
+        self.name = name
+        self.image = image
+        self.image_id = name if image_id is None and image is not None else image_id
+        self.split = None
+        self.captions = []
+
+    def position(self):
+        """See `_position`."""
+        return _position(self.image_id)
+
+    def example(self):
+        return {
+            "image/id": self.image_id,
+            "image": self.image,
+            "captions": self.captions,
+        }
+
+
+def _with_parents(folder):
+    """A folder, and those above it while it is called "annotations" or so, as COCO has
+    them: there the photos lie beside it."""
+    folder = os.path.normpath(folder)
+    bases = [folder]
+    while os.path.basename(os.path.abspath(folder)).lower().startswith("annotation"):
+        folder = os.path.normpath(os.path.join(folder, os.pardir))
+        bases.append(folder)
+    return bases
+
+
+def relative_id(name, base) -> str:
+    """The id of an image without one: its path below the folder of the images.
 
     Args:
         name: str. The image as the captions file has it: relative or absolute.
-        image_dir: str. The folder that relative names start from.
+        base: str. The folder that relative names start from.
 
     Returns:
         A path with forward slashes, on every system.
     """
-    path = os.path.relpath(os.path.join(image_dir, name), image_dir)
+    if _PLAIN_PATH.fullmatch(name):  # nearly all are
+        return name
+    if "\\" in name and "/" not in name:
+        name = name.replace("\\", "/")
+    path = os.path.relpath(os.path.join(base, name), base)
     if os.path.isabs(name) and path.startswith(os.pardir):
         path = os.path.normpath(name)
     return path.replace(os.sep, "/")
-
-
-def read_json(path):
-    """Reads a JSON file.
-
-    Raises:
-        ValueError: If the file cannot be read or is not JSON.
-    """
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-
-
-def read_text(path) -> str:
-    """Reads a UTF-8 text file, with or without a byte order mark.
-
-    Raises:
-        ValueError: If the file is missing, unreadable or not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason}.") from error
-    except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error

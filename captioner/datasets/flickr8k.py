@@ -6,7 +6,8 @@ Task", JAIR 47 (2013).
 
 import os
 
-from captioner.datasets.dataset_builder import DatasetBuilder, read_text
+from captioner.datasets.dataset_builder import DatasetBuilder
+from captioner.datasets.rows import read_text
 
 _CAPTIONS_FILE = "Flickr8k.token.txt"
 _SPLIT_FILES = {
@@ -21,17 +22,19 @@ def find_captions_file(folder, listing):
     return _find(_CAPTIONS_FILE, folder, listing)
 
 
-def read_flickr8k(folder, image_dir=None):
+def read_flickr8k(folder, image_dir=None, split_fractions=None):
     """Reads Flickr8k with its official lists: 6,000 / 1,000 / 1,000 images.
 
     The text files lie in `folder` or in a sub folder of it (`Flickr8k_text/`),
     the photos in a sub folder (`Flicker8k_Dataset/`, as the archive spells it,
-    or any other). A missing list means that the split is absent. The ids are
-    the file names of the photos.
+    `Flickr8k_Dataset/Flicker8k_Dataset/`, or any other). A missing list means that the
+    split is absent. The ids are the file names of the photos.
 
     Args:
         folder: str. The folder that the archives were unpacked in.
         image_dir: str or None. The folder of the photos, where it is elsewhere.
+        split_fractions: three floats or None. Where there is no list of dev images,
+            dev is taken from train.
 
     Returns:
         A `CaptionDataset`.
@@ -47,7 +50,7 @@ def read_flickr8k(folder, image_dir=None):
     dataset.splits  # ("train", "dev", "test")
     ```
     """
-    builder = DatasetBuilder(f"flickr8k:{folder}")
+    builder = DatasetBuilder(f"flickr8k:{folder}", folder, image_dir, split_fractions)
     listing = builder.listing
     captions_file = find_captions_file(folder, listing)
     if captions_file is None:
@@ -66,9 +69,6 @@ def read_flickr8k(folder, image_dir=None):
                 f"caption. Received: {line[:80]!r}"
             )
         captions.setdefault(key.rpartition("#")[0].strip(), []).append(caption)
-    if image_dir is None:
-        image_dir = listing.find_image_dir(folder, captions)
-
     found_list = False
     for split, name in _SPLIT_FILES.items():
         split_file = _find(name, folder, listing)
@@ -79,16 +79,13 @@ def read_flickr8k(folder, image_dir=None):
         for image_id in dict.fromkeys(read_text(split_file).split("\n")):
             image_id = image_id.strip()
             if image_id:
-                path = os.path.join(image_dir, image_id)
-                builder.add(image_id, path, captions.get(image_id, ()), split)
+                builder.add(image_id, captions.get(image_id, ()), split)
     if not found_list:
         names = ", ".join(_SPLIT_FILES.values())
         raise ValueError(f"{folder} has no list of images: none of {names}.")
-    for image_id in captions:
+    for image_id, texts in captions.items():
         if image_id not in builder:
-            path = os.path.join(image_dir, image_id)
-            reason = "image in no split" if path in listing else "image not found"
-            builder.leave_out(image_id, reason)
+            builder.add(image_id, texts)
     return builder.build()
 
 

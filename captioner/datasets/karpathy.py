@@ -6,7 +6,8 @@ Descriptions", CVPR 2015.
 
 import os
 
-from captioner.datasets.dataset_builder import DatasetBuilder, read_json, relative_id
+from captioner.datasets.dataset_builder import DatasetBuilder
+from captioner.datasets.rows import read_json
 
 
 def is_karpathy(data) -> bool:
@@ -20,15 +21,16 @@ def is_karpathy(data) -> bool:
     )
 
 
-def read_karpathy(path, image_dir=None):
+def read_karpathy(path, image_dir=None, split_fractions=None):
     """Reads a Karpathy JSON file with its splits; `restval` is trained on.
 
-    Photos are looked for as `filepath/filename` beside the file or in a folder
-    beside it. That relative path is the id.
+    Photos are looked for as `filepath/filename` beside the file and in the folders
+    there. That relative path is the id.
 
     Args:
         path: str. The JSON file.
         image_dir: str or None. The folder of the photos, where it is elsewhere.
+        split_fractions: three floats or None. See `DatasetBuilder`.
 
     Returns:
         A `CaptionDataset`.
@@ -61,13 +63,10 @@ def read_karpathy(path, image_dir=None):
             f"{path}: every image needs a filename and sentences with a raw text. "
             f"Image number {number} has not: {error}"
         ) from error
-    builder = DatasetBuilder(f"karpathy:{path}")
-    if image_dir is None:
-        image_dir = builder.listing.find_image_dir(os.path.dirname(path), images)
+    base = os.path.dirname(path)
+    builder = DatasetBuilder(f"karpathy:{path}", base, image_dir, split_fractions)
     for name, (captions, splits) in images.items():
-        image_id = relative_id(name, image_dir)
-        image = os.path.join(image_dir, name)
-        builder.add(image_id, image, captions)
+        builder.add(name, captions)
         for split in splits:
-            builder.add(image_id, image, (), split)
+            builder.add(name, (), split)
     return builder.build()

@@ -2,32 +2,38 @@
 
 import os
 
-from captioner.datasets.dataset_builder import DatasetBuilder, read_text
+from captioner.datasets.dataset_builder import DatasetBuilder
+from captioner.datasets.photo_search import folder_split
+from captioner.datasets.rows import read_text
+from captioner.images.folder_walk import walk_folder
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
-_IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-)
+# What `captioner caption --sidecars` and the tools for image generators write.
+TEXT_SUFFIXES = (".txt", ".caption")
+_MAX_BYTES = 2**20  # of a text file
 
 
 def has_sidecars(folder, listing) -> bool:
-    """Whether some photo right in the folder has a text file beside it."""
-    names = listing.files(folder)
-    return any(
-        stem + ".txt" in names
-        for stem, extension in map(os.path.splitext, names)
-        if extension.lower() in _IMAGE_EXTENSIONS
-    )
+    """Whether a photo in the folder, or in a folder of it, has a text beside it."""
+    for each in (folder, *listing.folders(folder)):
+        names = listing.files(each)
+        for stem, suffix in map(os.path.splitext, names):
+            if suffix.lower() in PHOTO_SUFFIXES and _texts(stem + suffix, names):
+                return True
+    return False
 
 
-def read_sidecars(folder, split_fractions=(0.9, 0.05, 0.05)):
-    """Reads `photo.jpg` with `photo.txt`, one caption a line.
+def read_sidecars(folder, split_fractions=None):
+    """Reads `photo.jpg` with `photo.txt` or `photo.caption`, one caption a line.
 
-    Sub folders are read too, hidden ones are not. The path of a photo in the
-    folder is its id, and a hash of it decides its split.
+    `photo.jpg.txt` is read too. Sub folders are read, hidden ones are not. The path of
+    a photo in the folder is its id. If all photos lie in folders that are called as
+    splits (`train/`, `val/`, ...), these are the splits; else a hash of the id decides.
 
     Args:
         folder: str.
-        split_fractions: three floats. Sizes of train, dev and test.
+        split_fractions: three floats or None. Sizes of train, dev and test; see
+            `DatasetBuilder`.
 
     Returns:
         A `CaptionDataset`.
@@ -43,37 +49,55 @@ def read_sidecars(folder, split_fractions=(0.9, 0.05, 0.05)):
     """
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {folder}.")
-    builder = DatasetBuilder(f"txt:{folder}", split_fractions)
-    listing = builder.listing
-    folders = [folder]
-    while folders:
-        current = folders.pop()
-        folders.extend(
-            child for child in listing.folders(current) if not os.path.islink(child)
-        )
-        # macOS leaves "._photo.jpg" files of its own on foreign disks.
-        names = {name for name in listing.files(current) if name[0] != "."}
+    builder = DatasetBuilder(f"txt:{folder}", folder, None, split_fractions)
+    photos = []  # (its path in the folder, its texts there)
+    for visit in walk_folder(folder, _is_wanted):
+        below = os.path.relpath(visit.folder, folder)
+        if visit.error is not None:
+            builder.leave_out(below, f"cannot be read: {visit.error.strerror}")
+        names = set(visit.names)
         used = set()
-        for name in sorted(names):
-            stem, extension = os.path.splitext(name)
-            if extension.lower() not in _IMAGE_EXTENSIONS:
-                continue
-            path = os.path.join(current, name)
-            captions = []
-            if stem + ".txt" in names:
-                used.add(stem + ".txt")
-                try:
-                    text = read_text(os.path.join(current, stem + ".txt"))
-                    captions = [line for line in text.splitlines() if line.strip()]
-                except ValueError as error:
-                    builder.leave_out(_relative(path, folder), str(error))
-            builder.add(_relative(path, folder), path, captions)
+        for name in sorted(filter(_is_photo, names)):
+            texts = _texts(name, names)
+            used.update(texts)
+            photos.append((_join(below, name), [_join(below, text) for text in texts]))
         for name in sorted(names - used):
-            if name.endswith(".txt"):
-                path = os.path.join(current, name)
-                builder.leave_out(_relative(path, folder), "text without a photo")
+            if not _is_photo(name):
+                builder.leave_out(_join(below, name), "text without a photo")
+    splits = [_folder_split(photo) for photo, _ in photos]
+    for (photo, texts), split in zip(photos, splits):
+        captions = []
+        for text in texts[:1]:
+            try:
+                content = read_text(os.path.join(folder, text), "strict", _MAX_BYTES)
+                captions = [line for line in content.splitlines() if line.strip()]
+            except ValueError as error:
+                builder.leave_out(photo, str(error))
+        for text in texts[1:]:
+            builder.leave_out(text, f"{texts[0]} was read")
+        builder.add(photo, captions, split if all(splits) else None)
     return builder.build()
 
 
-def _relative(path, folder):
-    return os.path.relpath(path, folder).replace(os.sep, "/")
+def _join(folder, name):
+    return name if folder == os.curdir else f"{folder}/{name}"
+
+
+def _is_photo(name):
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+
+
+def _is_wanted(name):
+    return name.endswith(TEXT_SUFFIXES) or _is_photo(name)
+
+
+def _texts(photo, names):
+    """The text files of a photo, that to be read first."""
+    stem = os.path.splitext(photo)[0]
+    texts = [base + suffix for base in (stem, photo) for suffix in TEXT_SUFFIXES]
+    return [text for text in texts if text in names]
+
+
+def _folder_split(photo):
+    first, separator, _ = photo.partition("/")
+    return folder_split(first) if separator else None

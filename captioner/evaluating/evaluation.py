@@ -18,7 +18,8 @@ class Evaluation:
             itself.
         captions: dict of image id -> caption.
         caption_scores: dict of image id -> the captioner's own score, where known.
-        diversity: dict of how the captions are written; see `metrics.diversity`.
+        diversity: dict of what the captions are like; see `metrics.diversity` and
+            `metrics.chair`.
             Where there are several captions of an image it has "n_best_self_bleu_4":
             how much these resemble each other.
         calibration: dict of whether the captioner's scores tell good captions from
@@ -63,7 +64,7 @@ class Evaluation:
             )
         lines.append("")
         for name, value in self.diversity.items():
-            if name == "lengths":
+            if isinstance(value, dict):
                 value = ", ".join(f"{n}: {count}" for n, count in value.items())
             elif isinstance(value, float):
                 value = f"{value:.4f}"

@@ -3,19 +3,20 @@
     CACHE/vgg16-4f1c.../            one folder a key (converter, backbone, weights)
         manifest.json               the key in full, the shape of a feature
         features-0a6e....npy        float16 (N, P, E)
-        features-0a6e....json       the sha256 of the N photos' contents
-        ...
+        features-0a6e....json       the sha256 of the N photos' contents, and the CRC-32
+        ...                         of the `.npy` file
 
 A shard counts only when its `.json` is there, and that is written last: a run
-killed at any moment loses at most one shard of work, never leaves a wrong one.
+killed at any moment loses at most one shard of work, never leaves a wrong one. A shard
+that has changed since is computed again.
 """
 
 import hashlib
 import json
 import os
 import pathlib
-import secrets
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -23,10 +24,11 @@ import tensorflow as tf
 
 from captioner.features.input_pipeline import image_batches
 from captioner.features.litert_network import image_network
+from captioner.files import atomic_write, write_json
 from captioner.images.image_files import ImageError, read_image_file
 from captioner.images.image_views import View
-from captioner.presets import write_json
 from captioner.progress import progress_bar
+from captioner.terminal import one_line
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
@@ -76,7 +78,7 @@ class FeatureCache:
             )
         self._shards = []  # memory-mapped, each (N, P, E)
         self._row_of = {}  # content -> (shard, row in it)
-        self._content_of = {}  # path -> content, read once a run
+        self._content_of = {}  # path or handle -> content, read once a run
         for index_file in sorted(self.folder.glob("features-*.json")):
             self._open_shard(index_file)
 
@@ -99,7 +101,7 @@ class FeatureCache:
         """Compute and keep the features of all photos that have none yet.
 
         Args:
-            images: a sequence of paths, encoded bytes or uint8 arrays.
+            images: a sequence of what `load_image` takes.
             views: `View`s of each photo.
 
         Returns:
@@ -118,7 +120,7 @@ class FeatureCache:
         missing = {}  # content -> its indices; a photo that is there twice is done once
         for index, image in enumerate(images):
             try:
-                content = f"{self._content(image)}{view}"
+                content = f"{self.content(image)}{view}"
             except ImageError as error:
                 errors[index] = error
                 continue
@@ -170,7 +172,7 @@ class FeatureCache:
         Raises:
             KeyError: a photo has not been computed.
         """
-        contents = [self._content(image) for image in images]
+        contents = [self.content(image) for image in images]
         places = [
             self._row_of[f"{content}{view}"] for view in views for content in contents
         ]
@@ -184,8 +186,19 @@ class FeatureCache:
 
         return "image_features", read
 
-    def _content(self, image):
-        """A sha256 of what the photo is, wherever it lies."""
+    def content(self, image):
+        """A sha256 of what the photo is, wherever it lies.
+
+        Args:
+            image: a path, encoded bytes or a uint8 array.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        if hasattr(image, "read"):  # a part of a larger file
+            if image not in self._content_of:
+                self._content_of[image] = self.content(image.read())
+            return self._content_of[image]
         if isinstance(image, np.ndarray):
             header = f"{image.dtype} {image.shape}".encode()
             return hashlib.sha256(header + image.tobytes()).hexdigest()
@@ -200,30 +213,42 @@ class FeatureCache:
         # Named by what is in it, so that two runs at once never share a name.
         name = hashlib.sha256("".join(contents).encode()).hexdigest()[:16]
         path = self.folder / f"features-{name}.npy"
-        temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")
-        try:
-            with open(temporary, "wb") as file:
-                np.save(file, np.stack(features))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        write_json(path.with_suffix(".json"), contents)
+        with atomic_write(path, sync=True) as file:
+            np.save(file, np.stack(features))
+        write_json(
+            path.with_suffix(".json"), {"crc32": _crc32(path), "photos": contents}
+        )
         self._open_shard(path.with_suffix(".json"))
 
     def _open_shard(self, index_file):
         try:
-            contents = json.loads(index_file.read_text())
-            features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
+            file = index_file.with_suffix(".npy")
+            index = json.loads(index_file.read_text())
+            contents = index["photos"]
+            if index["crc32"] != _crc32(file):
+                raise ValueError("the file has changed since it was written")
+            features = np.load(file, mmap_mode="r")
             if features.shape != (len(contents), *self.feature_shape):
-                raise ValueError(f"holds {features.shape}")
-        except (OSError, EOFError, ValueError, TypeError) as error:
-            print(f"computed again: {index_file}: {error}", file=sys.stderr)
+                raise ValueError(f"the file holds features of shape {features.shape}")
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            print(
+                f"{index_file.with_suffix('.npy')}: image features cannot be used and "
+                f"are computed again ({one_line(error)})",
+                file=sys.stderr,
+            )
             return
         for row, content in enumerate(contents):
             self._row_of.setdefault(content, (len(self._shards), row))
         self._shards.append(features)
+
+
+def _crc32(path):
+    """The CRC-32 of a file: enough to notice damage, and as fast as a disk."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def _own_config(layer):

@@ -1,5 +1,8 @@
 """From a dataset's examples to batches, with `tf.data`."""
 
+import concurrent.futures
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +27,7 @@ def image_batches(images, image_converter, batch_size, on_error):
     Example:
 
     >>> import numpy as np
-    >>> from captioner.image_converter import ImageConverter
+    >>> from captioner import ImageConverter
     >>> photos = [np.zeros((40, 60, 3), "uint8")] * 3
     >>> batches = image_batches(photos, ImageConverter((32, 32)), 2, print)
     >>> [images.shape[0] for _, images in batches]
@@ -53,6 +56,32 @@ def image_batches(images, image_converter, batch_size, on_error):
         .batch(batch_size)
         .prefetch(2)
     )
+
+
+def unreadable_images(images):
+    """Which photos cannot be read: all are decoded once, in parallel.
+
+    Args:
+        images: a sequence of paths, encoded bytes or uint8 arrays.
+
+    Returns:
+        dict of index into `images` -> `ImageError`.
+
+    Example:
+
+    >>> list(unreadable_images([b"not a picture"]))
+    [0]
+    """
+
+    def error_of(image):
+        try:
+            load_image(image)
+        except ImageError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        errors = enumerate(pool.map(error_of, images))
+        return {index: error for index, error in errors if error is not None}
 
 
 def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):

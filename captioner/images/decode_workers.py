@@ -34,17 +34,18 @@ import numpy as np
 
 from captioner.images.image_files import (
     MAX_PIXELS,
+    TOO_LARGE,
     ImageError,
     jpeg_scale,
     load_image,
 )
 from captioner.images.memory_budget import MemoryBudget
 from captioner.images.picture_size import picture_size
+from captioner.images.thumbnail import make_thumbnail
 from captioner.processes import child_environment, python_command
 
 TIME_LIMIT = 30.0  # seconds for one photo
 MEMORY = 2**29  # bytes for each process: for pictures, and as many for their files
-THUMBNAIL_SIZE = 240  # of the longer side, in pixels
 # What decoding takes for each pixel: copies of wider types, of which some are there at
 # the same time, and the pixels in the process that asked.
 BYTES_A_PIXEL = 16
@@ -195,12 +196,10 @@ class DecodeWorkers:
 
 def _file_bytes(photo):
     """How much memory reading a photo takes, about."""
-    if isinstance(photo.member, bytes):
-        return len(photo.member)
-    if isinstance(photo.member, tuple):
-        return photo.member[1]
+    if photo.member is not None:
+        return getattr(photo.member, "size", photo.num_bytes_held)
     try:
-        return 0 if photo.member else os.path.getsize(photo.path)
+        return os.path.getsize(photo.path)
     except (OSError, ValueError):  # reading it will say what is wrong
         return 0
 
@@ -435,7 +434,7 @@ def _answer(questions, answers, time_limit, photo, known_digest, thumbnail):
     try:
         pixels = load_image(data, image_size if all(image_size) else None)
     except ImageError as error:  # which knows of bytes alone
-        if error.kind == "too_large" and 0 < size[0] * size[1] <= MAX_PIXELS:
+        if error.reason == TOO_LARGE and 0 < size[0] * size[1] <= MAX_PIXELS:
             raise _no_memory(photo) from error
         raise ImageError(photo.name, error.kind, error.reason) from error
     small = make_thumbnail(pixels) if thumbnail else b""
@@ -479,13 +478,3 @@ def _read(file, count):
             raise EOFError
         view = view[got:]
     return data
-
-
-def make_thumbnail(pixels):
-    """uint8 RGB (H, W, 3) -> the bytes of a small JPEG."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, THUMBNAIL_SIZE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 75]
-    return cv2.imencode(".jpg", pixels[..., ::-1], quality)[1].tobytes()

@@ -5,118 +5,54 @@ with a million entries no more than some thousand names are held at once.
 """
 
 import contextlib
-import dataclasses
 import functools
 import glob
-import hashlib
-import heapq
 import itertools
-import lzma
 import os
 import pathlib
 import posixpath
-import sqlite3
-import stat
-import sys
-import tarfile
-import tempfile
-import zipfile
-import zlib
 
-from captioner.images.image_files import ImageError, read_image_file
-
-# What is taken for a photo inside a folder or an archive; a file named outright is
-# always tried.
-IMAGE_SUFFIXES = frozenset(
-    ".apng .avif .bmp .dib .exr .gif .hdr .heic .heif .jp2 .jpe .jpeg .jpg .pbm .pgm "
-    ".png .pnm .ppm .ras .tif .tiff .webp".split()
+from captioner.images.archive_members import unreadable
+from captioner.images.folder_walk import (
+    join,
+    scan_folder,
+    sorted_names,
+    system_folder,
+    walk_folder,
 )
+from captioner.images.image_files import ImageError
+from captioner.images.left_aside import LeftAside
+from captioner.images.path_list import read_path_list
+from captioner.images.path_pattern import matching_paths
+from captioner.images.photo import ARCHIVE_ERRORS, Photo
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
+from captioner.images.seen_names import SeenNames
+from captioner.images.tar_archive import read_tar
+from captioner.images.zip_archive import read_zip
+
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-# A member is read before it is known what it is; so much no photo has.
-MAX_MEMBER_BYTES = 2**28
-NAMES_IN_MEMORY = 20_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Photo:
-    """A photo that is there to be read.
-
-    Attributes:
-        name: str, its path as given or found; in an archive, that of the archive and
-            then the member's.
-        relative: str, its path below the folder that was given, with "/". A file named
-            outright has its own name; a member its path after the archive's name.
-        stamp: str, what changes when the photo does (size and time), "" where unknown.
-        path: str, the file or the archive that it is read from.
-        member: the name of a member in a zip, the (offset, size) of one in a tar, or
-            the bytes of one in a compressed tar.
-        error: `ImageError`, where it is known already that it cannot be read.
-    """
-
-    name: str
-    relative: str
-    stamp: str
-    path: str
-    member: str | tuple | bytes | None = None
-    error: ImageError | None = None
-
-    def read(self):
-        """Its bytes.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.member is None:
-            return read_image_file(self.path)
-        if isinstance(self.member, bytes):
-            return self.member
-        try:
-            if isinstance(self.member, tuple):
-                offset, size = self.member
-                with open(self.path, "rb") as file:
-                    file.seek(offset)
-                    data = file.read(size)
-                if len(data) < size:
-                    raise EOFError("the archive ends in the midst of it")
-                return data
-            with _open_zip(self.path, self.stamp).open(self.member) as file:
-                return file.read(MAX_MEMBER_BYTES)
-        except _ARCHIVE_ERRORS as error:
-            raise _unreadable(self.name, error) from error
-
-
-_ARCHIVE_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,  # a password is needed
-    NotImplementedError,
-    ValueError,
-    KeyError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-
-
-def find_photos(paths=(), files_from=None):
+def find_photos(paths=(), files_from=None, trust_list=False, left_aside=None):
     """All photos, each once, in a fixed order; what cannot be read has its `error`.
 
     Args:
         paths: a path or an iterable of them: files; folders, which are searched to the
             bottom, sorted by name, without hidden files and without following links
             to other folders; globs as "photos/**/*.jpg"; zip and tar archives.
-        files_from: a file that lists more of them, one a line or separated by null
-            bytes, as `find -print0` writes; "-" is standard input.
+        files_from: a file that lists more files, folders and archives, see
+            `read_path_list`; "-" is standard input. It is checked at once.
+        trust_list: allow a list to name a folder that contains the working folder.
+        left_aside: a `LeftAside`, which counts the files that are not photos.
 
-    Yields:
-        `Photo`.
+    Returns:
+        An iterator of `Photo`.
 
     Raises:
-        ValueError: a path that was given is not there.
+        ValueError: a path that was given is not there, or is in /proc, /sys or /dev; or
+            the list cannot be used.
+        OSError: the list cannot be read.
 
     Example:
 
@@ -126,17 +62,23 @@ def find_photos(paths=(), files_from=None):
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    if left_aside is None:
+        left_aside = LeftAside()
     given = ((path, True) for path in paths)
     if files_from is not None:
-        listed = ((path, False) for path in _listed(files_from))
+        listed = ((path, False) for path in read_path_list(files_from, trust_list))
         given = itertools.chain(given, listed)
+    return _each_once(given, left_aside)
+
+
+def _each_once(given, left_aside):
     first = list(itertools.islice(given, 2))
     given = itertools.chain(first, given)
     # What one folder or archive holds is there once.
     several = len(first) > 1 or glob.has_magic(os.fspath(first[0][0]) if first else "")
     with contextlib.closing(SeenNames()) as seen:
-        for path, must_exist in given:
-            for photo in _photos_of(os.fspath(path), must_exist):
+        for path, is_argument in given:
+            for photo in _photos_of(os.fspath(path), is_argument, left_aside):
                 if not several or seen.add(_identity(photo)):
                     yield photo
 
@@ -147,148 +89,78 @@ def count_photos(paths):
     count = 0
     for path in paths:
         path = str(pathlib.Path(path))
-        if os.path.isdir(path):
-            for _, folders, files in os.walk(path):
-                folders[:] = [name for name in folders if name[0] != "."]
-                count += sum(map(_is_photo_name, files))
-        elif os.path.lexists(path) and not _is_archive(path):
+        if not os.path.isdir(path):
+            if not os.path.lexists(path) or _is_archive(path):
+                return None
             count += 1
-        else:
-            return None
+            continue
+        folders = [path]
+        while folders:
+            folder = folders.pop()
+            with contextlib.suppress(OSError):
+                for name, kind in scan_folder(folder):
+                    if kind == "folder":
+                        folders.append(join(folder, name))
+                    count += kind == "file" and _is_photo_name(name)
     return count
 
 
-def _photos_of(path, must_exist):
-    path = str(pathlib.Path(path))  # also of "", the folder where we are
-    if os.path.isdir(path):
-        yield from _walk(path)
-    elif os.path.lexists(path):
-        if path.lower().endswith(ZIP_SUFFIXES):
-            yield from _archive(path, _zip_members)
-        elif path.lower().endswith(TAR_SUFFIXES):
-            yield from _archive(path, _tar_members)
-        else:
-            yield _file(path, os.path.basename(path))
-    elif glob.has_magic(path):
-        found = False
-        with _sorted_names(glob.iglob(path, recursive=True)) as names:
-            for name in names:
-                found = True
-                yield from _photos_of(name, must_exist)
-        if not found and must_exist:
-            raise ValueError(f"Nothing matches {path}")
-    elif must_exist:
+def check_path(path):
+    """Refuse a path that is not there, or that leads to what is not for reading.
+
+    Raises:
+        ValueError: it is missing, or in a folder of the system.
+    """
+    path = os.fspath(path) or os.curdir
+    if not (os.path.lexists(path) or glob.has_magic(path)):
         raise ValueError(f"No such file or folder: {path}")
-    else:  # a line of a long list is no reason to stop
+    if (folder := system_folder(path)) is not None:
+        raise ValueError(f"{path} {_reason(folder)}.")
+
+
+def _reason(folder):
+    return f"is in {folder}, a folder of the system, which is not read"
+
+
+def _photos_of(path, is_argument, left_aside):
+    path = str(pathlib.Path(path))  # also of "", the folder where we are
+    if is_argument:
+        check_path(path)
+    elif not os.path.lexists(path):  # a line of a long list is no reason to stop
         error = ImageError(path, "missing", "no such file")
         yield Photo(path, os.path.basename(path), "", path, error=error)
+        return
+    elif error := _system_error(path):
+        yield Photo(path, os.path.basename(path), "", path, error=error)
+        return
+    if os.path.isdir(path):
+        yield from _folder(path, left_aside)
+    elif not os.path.lexists(path):
+        found = False
+        with sorted_names(matching_paths(path)) as names:
+            for name in names:
+                found = True
+                yield from _photos_of(name, False, left_aside)
+        if not found:
+            raise ValueError(f"Nothing matches {path}")
+    elif path.lower().endswith(ZIP_SUFFIXES):
+        yield from _archive(path, read_zip(path), left_aside)
+    elif path.lower().endswith(TAR_SUFFIXES):
+        yield from _archive(path, read_tar(path, _is_photo_name), left_aside)
+    else:
+        yield _file(path, os.path.basename(path))
 
 
-def _listed(files_from):
-    """The paths in a list, one after the other."""
-    with contextlib.ExitStack() as stack:
-        if os.fspath(files_from) == "-":
-            file = sys.stdin.buffer
-        else:
-            file = stack.enter_context(open(files_from, "rb"))
-        for path in _split(file):
-            # Lists that Windows wrote have a carriage return at the end of a line.
-            yield path if os.path.lexists(path) else path.removesuffix("\r")
-
-
-def _split(file):
-    rest, separator = b"", None
-    while chunk := file.read1(2**16):
-        rest += chunk
-        if separator is None and (b"\0" in rest or b"\n" in rest):
-            separator = b"\0" if b"\0" in rest else b"\n"
-        if separator:
-            *whole, rest = rest.split(separator)
-            yield from (os.fsdecode(name) for name in whole if name)
-    yield from [os.fsdecode(rest)] if rest else []
-
-
-# Folders ----------------------------------------------------------------------------
-
-
-def _walk(root):
+def _folder(root, left_aside):
     """The photos in a folder, and then those in its folders."""
-    with contextlib.ExitStack() as stack:
-        levels = [iter([root])]
-        while levels:
-            folder = next(levels[-1], None)
-            if folder is None:
-                levels.pop()
-                continue
-            try:
-                files, folders = _sorted_entries(folder, stack)
-            except OSError as error:
-                error = _unreadable(folder, error)
-                yield Photo(folder, _relative(folder, root), "", folder, error=error)
-                continue
-            for name in files:
-                path = _join(folder, name)
-                yield _file(path, _relative(path, root))
-            levels.append(map(functools.partial(_join, folder), folders))
-
-
-def _sorted_entries(folder, stack):
-    """The names of a folder's photos and folders, sorted, neither of them hidden."""
-    files, folders = _NameSorter(stack), _NameSorter(stack)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:  # a link that leads round in a circle
-                is_folder = False
-            if is_folder:
-                if not entry.is_symlink():
-                    folders.add(entry.name)
-            elif _is_photo_name(entry.name):
-                files.add(entry.name)
-    return files, folders
-
-
-def _is_photo_name(name):
-    return name[:1] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def _is_archive(path):
-    return path.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
-
-
-class _NameSorter:
-    """Sorts more names than are held in memory."""
-
-    def __init__(self, stack):
-        self.stack, self.names, self.files = stack, [], []
-
-    def add(self, name):
-        self.names.append(os.fsencode(name))
-        if len(self.names) >= NAMES_IN_MEMORY:
-            # No name holds a null byte.
-            file = self.stack.enter_context(tempfile.TemporaryFile())
-            file.write(b"\0".join(sorted(self.names)) + b"\0")
-            self.files.append(file)
-            self.names = []
-
-    def __iter__(self):
-        for file in self.files:
-            file.seek(0)
-        runs = [_split(file) for file in self.files]
-        own = [os.fsdecode(name) for name in sorted(self.names)]
-        yield from heapq.merge(*runs, own, key=os.fsencode)
-
-
-@contextlib.contextmanager
-def _sorted_names(names):
-    with contextlib.ExitStack() as stack:
-        sorter = _NameSorter(stack)
-        for name in names:
-            sorter.add(name)
-        yield sorter
+    for visit in walk_folder(root, _is_photo_name, left_aside):
+        folder = visit.folder
+        if visit.error is not None:
+            error = unreadable(folder, visit.error)
+            yield Photo(folder, _relative(folder, root), "", folder, error=error)
+        for name in visit.names:
+            path = join(folder, name)
+            yield _file(path, _relative(path, root))
 
 
 def _file(path, relative):
@@ -297,102 +169,58 @@ def _file(path, relative):
         stamp = f"{status.st_size}:{status.st_mtime_ns}"
     except (OSError, ValueError):
         stamp = ""  # reading it will say what is wrong
-    return Photo(path, relative, stamp, path)
+    # A file of a folder is in none of the system, unless it is a link to there.
+    error = _system_error(path) if stamp and os.path.islink(path) else None
+    return Photo(path, relative, stamp, path, error=error)
 
 
-def _join(folder, name):
-    return name if folder == os.curdir else os.path.join(folder, name)
+def _system_error(path):
+    folder = system_folder(path)
+    return folder and ImageError(path, "unsafe", f"it {_reason(folder)}")
 
 
 def _relative(path, root):
     return path if root == os.curdir else path[len(root) :].lstrip(os.sep)
 
 
-def _unreadable(name, error):
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ImageError(name, "unreadable", f"cannot be read: {' '.join(reason.split())}")
+def _is_photo_name(name):
+    """Whether a file in a folder or an archive is taken for a photo."""
+    name = posixpath.basename(name)
+    return name[:1] != "." and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
 
 
-# Archives ---------------------------------------------------------------------------
+def _is_archive(path):
+    return path.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
 
 
-def _archive(path, members):
+def _archive(path, members, left_aside):
     """The photos of an archive; it is never unpacked, so no name leads anywhere."""
-    folder = os.path.basename(path)
-    suffix = next(s for s in ZIP_SUFFIXES + TAR_SUFFIXES if folder.lower().endswith(s))
-    folder = folder[: -len(suffix)] or folder
+    base = os.path.basename(path)
+    suffix = next(s for s in ZIP_SUFFIXES + TAR_SUFFIXES if base.lower().endswith(s))
+    folder = base.removesuffix(base[-len(suffix) :])
+    if folder in ("", ".", ".."):  # an archive may have such a name, its folder may not
+        folder = base
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(None, "it is not a file")
         with contextlib.closing(SeenNames()) as seen:
-            for member_name, stamp, member, reason in members(path):
-                base = posixpath.basename(member_name)
-                if base.startswith(".") or not _is_photo_name(base):
+            for member in members:
+                if not _is_photo_name(member.name):
+                    left_aside.add(posixpath.basename(member.name))
                     continue
-                name, relative = f"{path}/{member_name}", f"{folder}/{member_name}"
-                error = None
-                if ".." in member_name.split("/") or member_name.startswith("/"):
-                    error = ImageError(
-                        name, "unsafe", "its name leads out of the archive"
-                    )
-                elif reason:
-                    error = ImageError(name, *reason)
-                number = 1
-                while not seen.add(name):
-                    number += 1
-                    name = f"{path}/{member_name} ({number})"
+                name, error = f"{path}/{member.name}", None
+                if ".." in member.name.split("/") or member.name.startswith("/"):
+                    reason = "its name leads out of the archive"
+                    error = ImageError(name, "unsafe", reason)
+                elif member.problem is not None:
+                    error = ImageError(name, *member.problem)
+                if (number := seen.count(name)) > 1:
+                    name = f"{name} ({number})"
                     reason = "the archive has another file of this name before it"
                     error = ImageError(name, "clash", reason)
-                yield Photo(name, relative, stamp, path, member, error)
-    except _ARCHIVE_ERRORS as error:
-        yield Photo(path, folder, "", path, error=_unreadable(path, error))
-
-
-_TOO_LARGE = (
-    "too_large",
-    f"the file is too large: more than {MAX_MEMBER_BYTES:,} bytes in an archive",
-)
-
-
-def _zip_members(path):
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                too_large = info.file_size >= MAX_MEMBER_BYTES
-                stamp = f"{info.file_size}:{info.CRC:08x}"
-                # ZipFile has cut the name at a null byte already.
-                yield info.filename, stamp, info.filename, too_large and _TOO_LARGE
-
-
-@functools.lru_cache(maxsize=1)
-def _open_zip(path, _):
-    return zipfile.ZipFile(path)
-
-
-def _tar_members(path):
-    changed = os.stat(path).st_mtime_ns
-    plain = path.lower().endswith(".tar")
-    # As a stream: a compressed one cannot be read in any other order.
-    with tarfile.open(path, "r:" if plain else "r|*") as archive:
-        while (info := archive.next()) is not None:
-            archive.members = []  # or it would keep them all
-            if info.isdir():
-                continue
-            stamp = f"{info.size}:{info.mtime}:{changed}"
-            reason = member = None
-            if not info.isreg() or info.sparse is not None:
-                reason = "unreadable", "cannot be read: it is a link or no plain file"
-            elif info.size >= MAX_MEMBER_BYTES:
-                reason = _TOO_LARGE
-            elif plain:
-                member = info.offset_data, info.size
-            elif _is_photo_name(posixpath.basename(info.name)):
-                member = archive.extractfile(info).read()
-            yield info.name, stamp, member, reason
-
-
-# Each once --------------------------------------------------------------------------
+                relative = f"{folder}/{member.name}"
+                content = None if error else member.content
+                yield Photo(name, relative, member.stamp, path, content, error)
+    except ARCHIVE_ERRORS as error:
+        yield Photo(path, folder, "", path, error=unreadable(path, error))
 
 
 def _identity(photo):
@@ -405,28 +233,3 @@ def _identity(photo):
 @functools.lru_cache(maxsize=64)
 def _real_folder(folder):
     return os.path.realpath(folder or ".")
-
-
-class SeenNames:
-    """Names that were seen, in a temporary file once they are many."""
-
-    def __init__(self):
-        # The empty name: a database that lives in memory until it grows, and that
-        # nobody else can see.
-        self.database = sqlite3.connect(
-            "", isolation_level=None, check_same_thread=False
-        )
-        self.database.execute("PRAGMA journal_mode=OFF")
-        self.database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY)")
-        self.database.execute("BEGIN")
-
-    def add(self, name):
-        """Whether it is new."""
-        digest = hashlib.blake2b(os.fsencode(name), digest_size=16).digest()
-        added = self.database.execute(
-            "INSERT OR IGNORE INTO seen VALUES (?)", (digest,)
-        )
-        return added.rowcount == 1
-
-    def close(self):
-        self.database.close()

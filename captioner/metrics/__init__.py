@@ -10,6 +10,7 @@ import numpy as np
 from captioner.metrics.bleu import Bleu
 from captioner.metrics.bootstrap import bootstrap, compare, interval
 from captioner.metrics.calibration import calibration
+from captioner.metrics.chair import chair
 from captioner.metrics.cider import Cider, CiderD
 from captioner.metrics.diversity import diversity, self_bleu
 from captioner.metrics.java_metrics import JavaMetricError, Meteor, Spice, java_version
@@ -29,6 +30,7 @@ __all__ = [
     "Spice",
     "bootstrap",
     "calibration",
+    "chair",
     "compare",
     "diversity",
     "interval",

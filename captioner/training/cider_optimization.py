@@ -24,7 +24,8 @@ from captioner.metrics import CiderD
 from captioner.samplers import RandomSampler
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.image_captioner import ImageCaptioner
-from captioner.training.row_batches import padded, padded_length
+from captioner.tasks.preprocessor import padded_length
+from captioner.training.row_batches import padded
 
 
 class CiderReward:
@@ -44,7 +45,7 @@ class CiderReward:
 
     Example:
 
-    >>> from captioner.tokenizer import Tokenizer
+    >>> from captioner import Tokenizer
     >>> tokenizer = Tokenizer.from_captions(["a dog", "two cats"])
     >>> reward = CiderReward(tokenizer, [["a dog"], ["two cats"]])
     >>> reward([0, 0], [[4, 6, 2, 0], [4, 6, 0, 0]]).round(1).tolist()
@@ -79,7 +80,7 @@ class CiderReward:
 
 
 class CiderOptimization:
-    """The stage, as the loop asks for it; see `training_run.Crossentropy`.
+    """The stage, as the loop asks for it; see `Crossentropy`.
 
     Captions are sampled from the model as it is, without dropout, and so is the
     gradient taken: it is that of the expected reward. Sampled captions and, with

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from captioner.images.image_views import augment
 from captioner.tasks.train_step import crossentropy
-from captioner.training.training_run import Crossentropy
+from captioner.training.crossentropy import Crossentropy
 
 
 class FineTuning(Crossentropy):
-    """The stage, as the loop asks for it; see `training_run.Crossentropy`.
+    """The stage, as the loop asks for it; see `Crossentropy`.
 
     The network runs as it does when it captions: norms keep the statistics of their
     training, and dropout is the decoder's alone.

@@ -3,9 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-# A batch is as long as its longest row, rounded up to a multiple of this, so that there
-# are only a few lengths for XLA to compile.
-LENGTH_STEP = 8
+from captioner.tasks.preprocessor import padded_length
+
 # Rows of like length come together; this many batches are sorted at a time.
 POOL = 32
 
@@ -117,12 +116,6 @@ class RowBatches:
             tf.data.experimental.AutoShardPolicy.OFF  # each worker has its own share
         )
         return dataset.prefetch(2).with_options(options)
-
-
-def padded_length(lengths):
-    """The length of a batch of rows of these lengths: that of the longest, rounded
-    up."""
-    return -(-int(max(1, *lengths)) // LENGTH_STEP) * LENGTH_STEP
 
 
 def padded(rows, length):

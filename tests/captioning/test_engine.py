@@ -42,9 +42,14 @@ def images(task):
     ]
 
 
+def network(model):
+    """How the task of a `BatchCaptioner` encodes photos."""
+    return model.task._network
+
+
 def test_litert_gives_the_captions_of_the_graph(task, images):
     model = BatchCaptioner(task)
-    features = model._encode(tf.stack(images))
+    features = network(model)(tf.stack(images))
     expected = task.encode(tf.stack(images)).numpy()
     np.testing.assert_allclose(features, expected, atol=1e-3)
     assert [captions[0][0] for captions in model(images)] == task.generate(
@@ -55,7 +60,7 @@ def test_litert_gives_the_captions_of_the_graph(task, images):
     before = weight.numpy()
     weight.assign(before * 2)
     try:
-        changed = BatchCaptioner(task)._encode(tf.stack(images))
+        changed = network(BatchCaptioner(task))(tf.stack(images))
     finally:
         weight.assign(before)
     assert np.abs(changed - features).max() > 0.01
@@ -69,7 +74,7 @@ def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch, capl
         raise RuntimeError("no LiteRT form:\nsome operation\nis not known")
 
     monkeypatch.setattr(litert_network, "_convert", fail)
-    features = BatchCaptioner(task)._encode(tf.stack(images))
+    features = network(BatchCaptioner(task))(tf.stack(images))
     (line,) = caplog.messages
     assert line.startswith("The image network runs as a TensorFlow graph")
     assert line.endswith("no LiteRT form: some operation is not known")
@@ -133,17 +138,17 @@ def test_converted_photos_of_large_batches_do_not_pile_up(task, monkeypatch):
     [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")],
     ids=["Python", "TensorFlow"],
 )
-def test_a_batch_that_does_not_fit_is_halved(task, images, error):
+def test_a_batch_that_does_not_fit_is_halved(task, images, error, monkeypatch):
     model = BatchCaptioner(task)
-    expected, encode, sizes = model(images), model._encode, []
+    expected, write, sizes = model(images), model.task.write, []
 
     def small(batch):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise error
-        return encode(batch)
+        return write(batch)
 
-    model._encode = small
+    monkeypatch.setattr(model.task, "write", small)
     found = model(images)
     assert [c[0][0] for c in found] == [c[0][0] for c in expected]
     assert sizes == [10, 5, 3, 2, 5, 3, 2]
@@ -152,16 +157,16 @@ def test_a_batch_that_does_not_fit_is_halved(task, images, error):
     assert sizes == [3, 3, 3, 1]
 
 
-def test_what_the_model_cannot_do_is_one_photo(task, images):
+def test_what_the_model_cannot_do_is_one_photo(task, images, monkeypatch):
     model = BatchCaptioner(task)
-    encode, bad = model._encode, images[4].numpy()
+    write, bad = model.task.write, images[4].numpy()
 
     def picky(batch):
         if any((each.numpy() == bad).all() for each in batch):
             raise tf.errors.InvalidArgumentError(None, None, "not\nthis")
-        return encode(batch)
+        return write(batch)
 
-    model._encode = picky
+    monkeypatch.setattr(model.task, "write", picky)
     found = model(images)
     assert [isinstance(each, ImageError) for each in found] == [
         i == 4 for i in range(10)
@@ -259,7 +264,7 @@ def test_ray_runs_no_code_from_the_working_folder(task, tmp_path):
 
 
 def test_ray_wants_a_preset_that_each_machine_can_load(task):
-    with pytest.raises(ValueError, match="With engine=ray the preset is a name"):
+    with pytest.raises(ValueError, match="With engine=ray, preset must be a name"):
         captioner.caption(SAMPLES, task, engine="ray")
 
 

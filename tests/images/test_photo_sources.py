@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.images import photo_sources
+from captioner.images import folder_walk, tar_archive, zip_archive
 from captioner.images.image_files import ImageError
 from captioner.images.photo_sources import count_photos, find_photos
 
@@ -225,7 +225,8 @@ def test_bad_archives_are_errors(monkeypatch):
 
 
 def test_a_bomb_in_an_archive_is_not_unpacked(monkeypatch):
-    monkeypatch.setattr(photo_sources, "MAX_MEMBER_BYTES", 10_000)
+    monkeypatch.setattr(zip_archive, "MAX_MEMBER_BYTES", 10_000)
+    monkeypatch.setattr(tar_archive, "MAX_INFLATED_MEMBER_BYTES", 10_000)
     bomb = {"bomb.jpg": bytes(60_000_000), "1.jpg": b"one"}
     write_zip("x.zip", bomb)
     write_tar("x.tar.gz", bomb)
@@ -274,5 +275,5 @@ def test_deep_folders():
 def test_many_names_are_sorted_on_the_disk(monkeypatch):
     expected = sorted(f"a/{number * 7919 % 2000}\nü.jpg" for number in range(2000))
     make(*expected, "a/b/1.jpg", "a/c/2.jpg")
-    monkeypatch.setattr(photo_sources, "NAMES_IN_MEMORY", 99)
+    monkeypatch.setattr(folder_walk, "NAMES_IN_MEMORY", 99)
     assert names("a") == [*expected, "a/b/1.jpg", "a/c/2.jpg"]

@@ -39,24 +39,6 @@ def batches(captions, preprocessor):
     return RowBatches(("image_features", read), preprocessor.rows(captions), B, seed=1)
 
 
-def test_a_row_holds_the_captions_as_the_preprocessor_cuts_them(captions, preprocessor):
-    most = max(map(len, captions))
-    table = [texts + [""] * (most - len(texts)) for texts in captions]
-    x, y, sample_weight = preprocessor({"captions": table})
-    for row, ids, targets, weight in zip(
-        preprocessor.rows(captions), x["token_ids"], y, sample_weight
-    ):
-        real = weight.numpy() > 0
-        np.testing.assert_array_equal(row[0], ids.numpy()[real])
-        np.testing.assert_array_equal(row[1], targets.numpy()[real])
-        np.testing.assert_array_equal(row[2], np.nonzero(real)[0] + 1)
-
-
-def test_a_caption_without_words_is_left_out(preprocessor):
-    row, empty = preprocessor.rows([["...", "one two", ""], ["!"]])
-    assert row[2].tolist() == [1, 1, 1] and empty.shape == (3, 0)
-
-
 def test_each_image_comes_once_an_epoch_with_its_own_captions(batches, preprocessor):
     seen = []
     for x, y, sample_weight in batches.dataset(epoch=0):

@@ -2,23 +2,18 @@
 
 import os
 
-from captioner.captioning.writers.existing import joined
-from captioner.captioning.writers.xmp import (
-    embed_packet,
-    read_description,
-    read_packet,
-    write_description,
-)
+from captioner.captioning.writers.photo_metadata import caption_in_file, with_caption
 
 
 class EmbeddedCopy:
-    """Writes copies of JPEG, PNG and WebP files with the best caption as their XMP
-    description, which photo programs show; pixels and other metadata are unchanged.
+    """Writes copies of JPEG, PNG and WebP files with the best caption in their
+    metadata, which photo programs show: in XMP, IPTC and EXIF, so that none contradicts
+    the others. Pixels and other metadata are unchanged.
 
     Other formats cannot be written so: their photos are reported.
 
     Args:
-        existing: what becomes of a description that the photo has, see `joined`.
+        existing: what to do with an existing caption, see `joined`.
     """
 
     name = "copy"
@@ -27,22 +22,23 @@ class EmbeddedCopy:
     def __init__(self, existing):
         self.existing = existing
 
+    def path(self, photo_path):
+        """The file's path for the path of a photo."""
+        return photo_path
+
     def read(self, path):
-        """The description in the copy; "" where there is a file without; or None."""
+        """The caption in the copy; "" where there is a file without; None if there is
+        no file."""
         try:
-            packet = read_packet(path.read_bytes())
-        except (OSError, ValueError):
+            return caption_in_file(path) or ""
+        except OSError:
             return "" if os.path.lexists(path) else None
-        return packet and read_description(packet) or ""
 
     def content(self, photo, path, text):
-        """The copy's bytes.
+        """The bytes of the copy.
 
         Raises:
-            ValueError: the photo's format has no place for it.
+            ValueError: the photo's format has no place for a caption.
         """
-        data = photo.read()
-        packet = read_packet(data)
-        before = packet and read_description(packet)
-        text = joined(self.existing, before, text)
-        return embed_packet(data, write_description(text, packet))
+        keep = self.existing != "overwrite"
+        return with_caption(photo.read(), text, keep_translations=keep)

@@ -1,10 +1,22 @@
-"""`photo.txt` beside `photo.jpg`: a caption a line, the best first."""
+"""`photo.txt` beside `photo.jpg`: one caption a line, the best first."""
 
-import os
+import codecs
+
+from captioner.captioning.writers.existing import plain
+from captioner.captioning.writers.sidecar_file import read_sidecar
+
+# The longer marks first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class TextSidecar:
-    """Writes captions into a text file.
+    """Writes captions into a text file, always as UTF-8.
 
     Args:
         suffix: of the file, as ".txt" or ".caption".
@@ -15,15 +27,47 @@ class TextSidecar:
     def __init__(self, suffix=".txt"):
         self.suffix = suffix
 
+    def path(self, photo_path):
+        """The file's path for the path of a photo."""
+        return photo_path.with_suffix(self.suffix)
+
     def read(self, path):
-        """What the file says; "" where it cannot be read; None if there is none, or if
-        it is empty."""
-        try:
-            text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError:
-            return "" if os.path.lexists(path) else None
-        return text.rstrip("\n") or None
+        """The text of the file; None if there is no file, or only white space in it.
+
+        Raises:
+            ValueError: it cannot be read, or it is neither UTF-8 nor begins with the
+                byte order mark of UTF-16 or UTF-32.
+        """
+        data = read_sidecar(path)
+        return None if data is None else decoded(data, path.name)
 
     def content(self, photo, path, text):
-        """The file's bytes."""
-        return (text + "\n").encode("utf-8", "surrogateescape")
+        """The bytes of the file."""
+        return (plain(text) + "\n").encode()
+
+
+def decoded(data, name):
+    """The text of a file, or None if there is only white space in it.
+
+    Args:
+        data: bytes in UTF-8, or in the encoding that their byte order mark names.
+        name: of the file, for the message.
+
+    Raises:
+        ValueError: they are in another encoding.
+
+    Example:
+
+    >>> decoded("ein Hund läuft\\r\\n".encode("utf-16"), "photo.txt")
+    'ein Hund läuft'
+    """
+    mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
+    try:
+        text = data.decode(_MARKS.get(mark, "utf-8"))
+    except UnicodeDecodeError as error:
+        reason = "not UTF-8 text" if mark is None else "damaged text"
+        raise ValueError(f"{name} is {reason}; save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(f"{name} is not UTF-8 text; save it as UTF-8")
+    text = plain(text).rstrip("\n")
+    return text if text.strip() else None
