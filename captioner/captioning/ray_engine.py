@@ -13,6 +13,7 @@ import pickle
 
 from captioner.captioning.engine import LocalEngine
 
+MAX_BYTES_HELD = 2**31
 BATCHES_A_BLOCK = 16  # at most: what is done again when an actor is lost
 
 
@@ -37,10 +38,22 @@ class RayEngine:
 
     def run(self, batches):
         """As `LocalEngine.run`. All batches are known before the first is captioned:
-        the names of the photos are held in memory, though not the photos."""
-        waiting, rows = [], []
+        the names of the photos are held in memory, though not the photos; only those of
+        compressed tars, which cannot be read from another machine.
+
+        Raises:
+            ValueError: these have more than `MAX_BYTES_HELD`.
+        """
+        waiting, rows, held = [], [], 0
         for batch in batches:
             if batch:
+                held += sum(each.photo.num_bytes_held for each in batch)
+                if held > MAX_BYTES_HELD:
+                    raise ValueError(
+                        "The photos in compressed tar archives need more than "
+                        f"{MAX_BYTES_HELD:,} bytes of memory with engine=ray. "
+                        "Uncompress the archives first."
+                    )
                 there = [
                     dataclasses.replace(each, photo=_anywhere(each.photo))
                     for each in batch

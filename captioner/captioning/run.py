@@ -237,8 +237,11 @@ class CaptionRun:
             is_lasting = photo.stamp and old.kind not in PASSING_KINDS
             if is_lasting or old.run == run:  # it was tried once in this run
                 return old, old
+        try:
+            before = {} if self.existing == "overwrite" else self._before(photo, old)
+        except ValueError as error:
+            return _failed(photo, _not_written(photo, error), run), old
         if self.existing == "skip":
-            before = self._before(photo, old)
             text = next(filter(None, before.values()), None)
             if text:
                 captions = [[line, None] for line in text.split("\n")]
@@ -266,12 +269,14 @@ class CaptionRun:
             which = "untouched"
         elif self.existing == "overwrite" and entry.kind is None:
             which = "all"
+        elif entry.kind == "kept" and entry.run == self.journal.run:
+            which = "all"  # an older caption of ours would contradict it
         elif self.files.exist(photo):
             return entry
         self.files.clean_up(photo)
         try:
-            for path, data, replace in self.files.contents(photo, entry, which):
-                self.files.write(path, data, replace)
+            for path, make, replace in self.files.contents(photo, entry, which):
+                self.files.write(path, make, replace)
         except (ValueError, OSError) as error:
             return _failed(photo, _not_written(photo, error), self.journal.run)
         return entry._replace(written=True)
@@ -285,10 +290,9 @@ class CaptionRun:
             if isinstance(outcome, ImageError):
                 entries[name] = _failed(photo, outcome, self.journal.run)
                 continue
-            captions = outcome.captions
-            if captions is None:  # the content is the known one
-                captions = pending.old.payload["captions"]
-            payload = {"captions": captions}
+            payload = {"captions": outcome.captions, "confidence": outcome.confidence}
+            if outcome.captions is None:  # the content is the known one
+                payload = {name: pending.old.payload.get(name) for name in payload}
             entry = Entry(
                 name, photo.stamp, outcome.digest, payload, run=self.journal.run
             )
@@ -296,7 +300,10 @@ class CaptionRun:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
                 try:
-                    payload["before"] = self._before(photo, pending.old)
+                    found = self.files.texts(photo)
+                    payload["before"] = self.files.before(found, pending.old)
+                    if found != payload["before"]:
+                        payload["found"] = found
                     contents[name] = self.files.contents(photo, entry)
                     entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:
@@ -307,10 +314,11 @@ class CaptionRun:
         photos = {pending.photo.name: pending.photo for pending in batch}
         for name, files in contents.items():
             try:
-                for path, data, replace in files:
-                    self.files.write(path, data, replace)
+                for path, make, replace in files:
+                    self.files.write(path, make, replace)
                 entry = entries[name]._replace(written=True)
-            except ImageError as error:
+            except (ValueError, OSError) as error:
+                error = _not_written(photos[name], error)
                 entry = _failed(photos[name], error, self.journal.run)
             if entry != entries[name]:
                 entries[name] = entry
