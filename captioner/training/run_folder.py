@@ -47,17 +47,20 @@ class RunFolder:
         if not (self.path / RECIPE_FILE).is_file():
             raise ValueError(f"There is no training to resume in {self.path}.")
         self.recipe = presets.read_json(self.path, RECIPE_FILE)
-        self.facts = presets.read_json(self.path, RUN_FILE)
+        if (self.path / RUN_FILE).is_file():  # version 0.1 had none
+            self.facts = presets.read_json(self.path, RUN_FILE)
 
     def refuse_other_files(self):
         """Refuse a new training where it would mix with other files.
 
         Raises:
-            ValueError: there are some, other than image features.
+            ValueError: there are some, besides image features.
         """
         path = self.path
-        mixes = {LOCK_FILE, "features"}  # features are of no run, but of their photos
-        if path.is_dir() and {each.name for each in path.iterdir()} <= mixes:
+        # What a training leaves that was killed before it began. Features belong to
+        # their photos, not to a run.
+        harmless = {LOCK_FILE, RUN_FILE, "features"}
+        if path.is_dir() and {each.name for each in path.iterdir()} <= harmless:
             return
         if path.exists():
             hint = "choose another output folder"

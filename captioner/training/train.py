@@ -14,14 +14,13 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import sys
 
 import keras
 
 from captioner import presets
 from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
-from captioner.terminal import printable
+from captioner.terminal import printable, say
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
 from captioner.training.crossentropy import Crossentropy
@@ -106,7 +105,12 @@ def train(dataset=None, output=None, **options):
                     f"--init-from {folder.path / 'preset'}"
                 )
             return folder.path / "preset"
-        _train(stack, dataset, folder, distribution, options, used, changed, how)
+        try:
+            _train(stack, dataset, folder, distribution, options, used, changed, how)
+        except KeyboardInterrupt:
+            if folder.recipe is not None:
+                say(f"stopped; continue with: captioner train --resume {folder.path}")
+            raise
     return folder.path / "preset"
 
 
@@ -157,9 +161,9 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
     if how.resume:
         folder.check_facts(facts)
     elif chief:
-        folder.write_recipe(_recipe(name, options))
         spec = None if dataset is data else name
         folder.note(**facts, cache_dir=how.cache_dir, dataset=spec)
+        folder.write_recipe(_recipe(name, options))  # last: from now on it can resume
     left_out = folder.facts.get("left_out")
     if left_out is None:
         left_out = images.unreadable(from_photos=not options.epochs)
@@ -207,17 +211,10 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
             )
         if chief and run.history:
             run.write_history()
-    try:
-        run.train(
-            _stages(options, captioner, images),
-            lambda stage: _optimizer(options, stage, images, distribution),
-        )
-    except KeyboardInterrupt:
-        print(
-            f"stopped; continue with: captioner train --resume {folder.path}",
-            file=sys.stderr,
-        )
-        raise
+    run.train(
+        _stages(options, captioner, images),
+        lambda stage: _optimizer(options, stage, images, distribution),
+    )
     if chief:
         _finish(folder, run.best(), how.clean)
 

@@ -82,9 +82,8 @@ def test_killed_between_two_stages(run, cache_dir, tmp_path, monkeypatch):
     assert [row["stage"] for row in history(output)] == ["crossentropy"]
     captioner.train(output=output, resume=True)
     expected = state(run)
-    assert any(
-        "seed" in name or value.dtype == np.uint32 for name, value in expected.items()
-    )
+    seeds = [v for v in expected.values() if v.dtype == np.int64 and v.shape == (2,)]
+    assert len(seeds) > 3  # of dropout
     for name, value in state(output).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     assert history(output)[1]["loss"] == history(run)[1]["loss"]
@@ -125,32 +124,20 @@ def test_a_complete_run_is_cleaned_up(copy):
         captioner.train(output=copy, resume=True, fine_tune_epochs=9)
 
 
-@pytest.mark.parametrize("change", ["caption", "photo", "order", "more"])
-def test_a_changed_dataset_is_refused(copy, change):
+def test_a_changed_dataset_is_refused_and_nothing_is_touched(copy):
     data = load_dataset("scenes:64")
     splits = {
         split: [dict(each) for each in data.examples(split)] for split in data.splits
     }
-    train = splits["train"]
-    if change == "caption":
-        train[5]["captions"] = ["a purple circle"]
-    elif change == "photo":
-        train[5]["image"] = 255 - train[5]["image"]
-    elif change == "order":
-        train[:2] = train[1::-1]
-    else:
-        splits["dev"].append({**train[0], "image/id": "another"})
-    changed = CaptionDataset("scenes", splits)
+    # The words of each caption stay, so that the vocabulary does: its ids are another
+    # image's.
+    first, second = splits["train"][:2]
+    first["captions"], second["captions"] = second["captions"], first["captions"]
     before = state(copy)
-    with pytest.raises(ValueError, match="^the dataset.* changed since the training"):
-        captioner.train(changed, copy, resume=True)
+    with pytest.raises(ValueError, match="^the dataset changed since the training in"):
+        captioner.train(CaptionDataset("scenes", splits), copy, resume=True)
     for name, value in state(copy).items():
         np.testing.assert_array_equal(value, before[name])
-    # The same data in another form is the same.
-    same = CaptionDataset(
-        "other", {split: list(data.examples(split)) for split in data.splits}
-    )
-    captioner.train(same, copy, resume=True)
 
 
 def test_damage_is_one_line(copy):
