@@ -14,6 +14,7 @@ import shutil
 
 from captioner import presets
 from captioner.files import write_json
+from captioner.terminal import one_line, say
 from captioner.training.training_options import (
     EXTENDABLE,
     STAGE_EPOCHS,
@@ -95,6 +96,8 @@ class RunFolder:
                     raise ValueError(
                         f"Another training is at work in {self.path}."
                     ) from None
+                except OSError as error:  # some network file systems have no locks
+                    say(f"{self.path} cannot be locked: {one_line(error)}")
             if not self.resume:
                 self.refuse_other_files()
             yield
@@ -194,6 +197,17 @@ class RunFolder:
         """Write `recipe.json`."""
         self.recipe = recipe
         write_json(self.path / RECIPE_FILE, recipe)
+
+    def write_extension(self, recipe, changed, epochs):
+        """Write the recipe of a run that is extended, with what has changed.
+
+        Args:
+            recipe: dict, the new recipe.
+            changed: as `options` returns it.
+            epochs: how many are done.
+        """
+        changes = [*self.recipe.get("changes", []), {"after_epoch": epochs, **changed}]
+        self.write_recipe({**self.recipe, **recipe, "changes": changes})
 
     def note(self, **facts):
         """Add to `run.json`."""

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 import captioner
+from captioner.cli import main
 from captioner.datasets import CaptionDataset, load_dataset
 from captioner.training.checkpoints import Checkpoints
 from captioner.training.step import Step
@@ -90,11 +90,9 @@ def test_killed_between_two_stages(run, cache_dir, tmp_path, monkeypatch):
 
 
 def test_resume_needs_nothing_but_the_folder_and_extends_the_run(copy):
-    command = [sys.executable, "-m", "captioner", "train", "--resume", str(copy)]
-    done = subprocess.run(
-        [*command, "--fine-tune-epochs", "2"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["train", "--resume", str(copy), "--fine-tune-epochs", "2"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.stderr
     rows = history(copy)
     assert [row["stage"] for row in rows] == ["crossentropy", *["fine_tuning"] * 2]
     recipe = read_json(copy / "recipe.json")
@@ -145,9 +143,8 @@ def test_damage_is_one_line(copy):
     damaged = bytearray(data.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     data.write_bytes(damaged)
-    command = [sys.executable, "-m", "captioner", "train", "--resume", str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
+    done = CliRunner().invoke(main, ["train", "--resume", str(copy)])
+    assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert f"{data.name} has changed" in line and "--init-from" in line
     shutil.rmtree(copy / "checkpoint")
