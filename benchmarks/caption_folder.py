@@ -62,11 +62,8 @@ def end_to_end(count, rounds, batch_size):
 
     import captioner
     from captioner.captioning.caption import DEFAULT_PRESET
-    from captioner.captioning.engine import (
-        MOST_AT_ONCE,
-        BatchCaptioner,
-        default_num_workers,
-    )
+    from captioner.captioning.engine import MOST_AT_ONCE, BatchCaptioner
+    from captioner.captioning.engine_options import default_workers
     from captioner.images.decode_workers import DecodeWorkers
     from captioner.images.photo_sources import find_photos
 
@@ -96,7 +93,7 @@ def end_to_end(count, rounds, batch_size):
 
         def alone():  # with as many batches at once as the whole has
             at_once = concurrent.futures.ThreadPoolExecutor(
-                max(2, min(default_num_workers(), MOST_AT_ONCE))
+                max(2, min(default_workers(), MOST_AT_ONCE))
             )
             with at_once as pool:
                 list(pool.map(model, batches))
@@ -238,11 +235,8 @@ def hugging_face(rounds, batch_sizes=(1, 4, 8)):
 
     import captioner
     from captioner.captioning.caption import DEFAULT_PRESET
-    from captioner.captioning.engine import (
-        MOST_AT_ONCE,
-        BatchCaptioner,
-        default_num_workers,
-    )
+    from captioner.captioning.engine import MOST_AT_ONCE, BatchCaptioner
+    from captioner.captioning.engine_options import default_workers
 
     torch.manual_seed(0)
     exactly = {"max_new_tokens": WORDS, "min_new_tokens": WORDS, "do_sample": False}
@@ -274,7 +268,7 @@ def hugging_face(rounds, batch_sizes=(1, 4, 8)):
         return run
 
     # As many batches at once as a run has; torch uses all cores for one.
-    at_once = max(2, min(default_num_workers(), MOST_AT_ONCE))
+    at_once = max(2, min(default_workers(), MOST_AT_ONCE))
     pool = concurrent.futures.ThreadPoolExecutor(at_once)
 
     def ours(size):

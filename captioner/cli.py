@@ -5,6 +5,7 @@ import sqlite3
 import click
 
 from captioner.commands import COMMANDS
+from captioner.keras_settings import own_process
 from captioner.terminal import (
     EXIT_CODES,
     ctrl_c,
@@ -23,6 +24,7 @@ class _Group(click.Group):
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx):
+        own_process()
         try:
             with ctrl_c():
                 return super().invoke(ctx)

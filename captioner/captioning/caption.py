@@ -5,14 +5,14 @@ This file says what the arguments mean and what is refused; the run is in `run.p
 
 import functools
 import glob
-import hashlib
 import itertools
 import json
 import os
 import pathlib
 
 from captioner import presets
-from captioner.captioning.engine import LocalEngine, default_num_workers
+from captioner.captioning.engine import LocalEngine
+from captioner.captioning.engine_options import EngineOptions
 from captioner.captioning.outputs import check_outputs, shard_path
 from captioner.captioning.run import CaptionRun, left_out, located, stored
 from captioner.captioning.style import CaptionStyle
@@ -25,9 +25,8 @@ from captioner.images.photo_sources import check_path, find_photos
 from captioner.journal import JOURNAL_FILE, Journal
 from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
+from captioner.tasks.load_task import load_task, task_identity
 from captioner.terminal import import_tensorflow
-
-BATCH_SIZE = 8
 
 
 def caption(
@@ -61,9 +60,9 @@ def caption(
 
     Args:
         paths: a path, or an iterable of them, see `find_photos`.
-        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
-            which write together, see `EnsembleCaptioner`. The name of the default
-            always means the shipped preset, whatever lies in the working folder.
+        preset: name or folder of a preset, or a `Task`; or a list of them, which write
+            together, see `EnsembleCaptioner`. The name of the default always means the
+            shipped preset, whatever lies in the working folder.
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. Each is written whole or not at all.
@@ -144,15 +143,16 @@ def caption(
             raise ValueError(
                 f"{name} must be one of {', '.join(allowed)}. Received: {name}={value}"
             )
-    for name, value in (
-        ("num_captions", num_captions),
-        ("batch_size", batch_size),
-        ("workers", workers),
-        ("time_limit", time_limit),
-        ("max_pixels", max_pixels),
-    ):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0. Received: {name}={value}")
+    options = {
+        "num_captions": num_captions,
+        "batch_size": batch_size,
+        "workers": workers,
+        "time_limit": time_limit,
+        "max_pixels": max_pixels,
+        "thumbnails": any(str(each).lower().endswith(".html") for each in output),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    options = EngineOptions(**given)
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise ValueError(
             f"shard must be (i, n) with 1 <= i <= n. Received: shard={shard}"
@@ -190,7 +190,7 @@ def caption(
             outputs, writers and paths, copies or sidecar_folder, shard
         )
     settings = {
-        "preset": _preset_ids(preset),
+        "preset": task_identity(preset),
         "sampler": (
             sampler
             if isinstance(sampler, (str, type(None)))
@@ -198,7 +198,7 @@ def caption(
         ),
         "num_captions": num_captions,
         "style": vars(style),
-        "max_pixels": max_pixels,
+        "max_pixels": options.max_pixels,
         "caption_files": [
             [writer.name, writer.suffix, folder and stored(folder, run_folder)]
             for writer, folder in writers
@@ -254,56 +254,17 @@ def caption(
     return run.results(
         functools.partial(
             Engine,
-            functools.partial(_load, preset, sampler, num_captions),
-            num_captions,
-            workers or default_num_workers(),
-            time_limit,
-            max_pixels,
-            run.wants_thumbnails,
+            functools.partial(_load, preset, sampler),
+            options,
         ),
-        batch_size or BATCH_SIZE,
+        options.batch_size,
         progress,
     )
 
 
-def _load(preset, sampler, num_captions):
-    """The `ImageCaptioner`, with a sampler of so many captions."""
+def _load(preset, sampler):
     import_tensorflow()
-    from captioner.tasks.ensemble_captioner import load_captioner
-
-    captioner = load_captioner(preset, sampler)
-    if num_captions > 1:
-        sampler = captioner.sampler
-        config = {**sampler.get_config(), "num_hypotheses": num_captions}
-        if "num_beams" in config:
-            config["num_beams"] = max(config["num_beams"], num_captions)
-        try:
-            sampler = type(sampler).from_config(config)
-        except TypeError as error:
-            raise ValueError(
-                f"{type(sampler).__name__} finds one caption. "
-                f"Received: num_captions={num_captions}"
-            ) from error
-        captioner = load_captioner(captioner, sampler)
-    return captioner
-
-
-def _preset_ids(preset):
-    """What tells the preset from others, and each of several that write together."""
-    members = preset if isinstance(preset, (list, tuple)) else [preset]
-    return [_preset_id(member) for member in members]
-
-
-def _preset_id(preset):
-    if not isinstance(preset, (str, os.PathLike)):
-        digest = hashlib.sha256()
-        for weight in preset.caption_model.weights:
-            digest.update(weight.numpy().tobytes())
-        return {"name": "in memory", "sha256": digest.hexdigest()}
-    folder = presets.find_preset(preset)
-    metadata = folder / presets.METADATA_FILE
-    digest = presets.file_sha256(metadata) if metadata.is_file() else None
-    return {"name": folder.name, "sha256": digest}
+    return load_task(preset, sampler)
 
 
 def _check_copies(copies, paths):

@@ -13,6 +13,7 @@ import pickle
 
 from captioner.captioning.engine import LocalEngine
 
+MAX_BYTES_HELD = 2**31
 BATCHES_A_BLOCK = 16  # at most: what is done again when an actor is lost
 
 
@@ -24,13 +25,9 @@ class RayEngine:
         ValueError: Ray is not installed.
     """
 
-    def __init__(
-        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
-    ):
+    def __init__(self, load, options):
         ray = self._ray = import_ray()
-        self._arguments = load, num_captions, num_workers, time_limit, max_pixels
-        self._arguments += (thumbnails,)
-        self._cpus = num_workers
+        self._load, self._options = load, options
         self._started = not ray.is_initialized()
         if self._started:
             ray.init(log_to_driver=False, logging_level="ERROR")
@@ -41,10 +38,22 @@ class RayEngine:
 
     def run(self, batches):
         """As `LocalEngine.run`. All batches are known before the first is captioned:
-        the names of the photos are held in memory, though not the photos."""
-        waiting, rows = [], []
+        the names of the photos are held in memory, though not the photos; only those of
+        compressed tars, which cannot be read from another machine.
+
+        Raises:
+            ValueError: these have more than `MAX_BYTES_HELD`.
+        """
+        waiting, rows, held = [], [], 0
         for batch in batches:
             if batch:
+                held += sum(each.photo.num_bytes_held for each in batch)
+                if held > MAX_BYTES_HELD:
+                    raise ValueError(
+                        "The photos in compressed tar archives need more than "
+                        f"{MAX_BYTES_HELD:,} bytes of memory with engine=ray. "
+                        "Uncompress the archives first."
+                    )
                 there = [
                     dataclasses.replace(each, photo=_anywhere(each.photo))
                     for each in batch
@@ -56,7 +65,7 @@ class RayEngine:
         if not rows:
             return
         resources = self._ray.cluster_resources()
-        cpus = min(self._cpus, int(resources.get("CPU", 1)))
+        cpus = min(self._options.workers, int(resources.get("CPU", 1)))
         actors = max(1, int(resources.get("CPU", 1)) // cpus)
         gpus = int(resources.get("GPU", 0))
         if gpus:
@@ -66,7 +75,7 @@ class RayEngine:
             rows, override_num_blocks=min(len(rows), blocks)
         ).map_batches(
             _ModelActor,
-            fn_constructor_args=self._arguments,
+            fn_constructor_args=(self._load, self._options),
             batch_size=1,
             batch_format="numpy",
             concurrency=(1, actors),
@@ -98,8 +107,8 @@ def import_ray():
 class _ModelActor:
     """One copy of the model, in a process of the cluster."""
 
-    def __init__(self, *arguments):
-        self._engine = LocalEngine(*arguments)
+    def __init__(self, load, options):
+        self._engine = LocalEngine(load, options)
 
     def __call__(self, rows):
         outcomes = []

@@ -26,6 +26,8 @@ def datasets_show(dataset):
     flickr8k:DIR               Flickr8k as its archives unpack
     coco:DIR, karpathy:FILE    COCO captions; the splits of Karpathy
     imagefolder:DIR            train/, validation/, test/ with a metadata.csv each
+    parquet:DIR                Parquet files with photos in them, or their paths
+    webdataset:DIR             tar archives of photos with .txt or .json
     label_studio:FILE          the JSON export of Label Studio
     tfds:NAME                  TensorFlow Datasets
     mix:SPEC*2+SPEC            several datasets; an epoch sees the first one twice

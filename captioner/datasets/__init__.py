@@ -9,7 +9,15 @@ import inspect
 import os
 import re
 
-from captioner.datasets import coco, flickr8k, label_studio, sidecars, table
+from captioner.datasets import (
+    coco,
+    flickr8k,
+    label_studio,
+    parquet,
+    sidecars,
+    table,
+    webdataset,
+)
 from captioner.datasets.caption_dataset import CaptionDataset, DatasetSummary
 from captioner.datasets.download import DownloadError, download
 from captioner.datasets.karpathy import is_karpathy, read_karpathy
@@ -39,6 +47,8 @@ _READERS = {
     "json": table.read_json_list,
     "imagefolder": table.read_imagefolder,
     "label_studio": label_studio.read_label_studio,
+    "parquet": parquet.read_parquet,
+    "webdataset": webdataset.read_webdataset,
     "txt": sidecars.read_sidecars,
     "tfds": read_tfds,
 }
@@ -55,6 +65,8 @@ def load_dataset(spec, **options) -> CaptionDataset:
     | `csv:FILE`, `jsonl:FILE`, `json:FILE` | a table beside a folder of photos |
     | `imagefolder:DIR` | `train/`, `validation/`, `test/` with a `metadata.csv` each |
     | `label_studio:FILE` | Label Studio's JSON export |
+    | `parquet:FILE`, `parquet:DIR` | Parquet with photos in it, or their paths |
+    | `webdataset:FILE`, `webdataset:DIR` | tars of `.jpg` with `.txt` or `.json` |
     | `txt:DIR` | photos with a `.txt` or `.caption` beside each |
     | `tfds:NAME` | TensorFlow Datasets, such as `tfds:coco_captions` |
     | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 without N |
@@ -81,8 +93,8 @@ def load_dataset(spec, **options) -> CaptionDataset:
 
     Args:
         spec: str or path.
-        **options: What the reader takes: `image_dir` (all but txt, tfds and
-            scenes), the folder of the photos where they are elsewhere;
+        **options: What the reader takes: `image_dir` (all but txt, webdataset,
+            tfds and scenes), the folder of the photos where they are elsewhere;
             `split_fractions` (all but tfds and scenes), the shares of train, dev and
             test, with which a dataset without a dev split gets one; `data_dir` and
             `download` (tfds); `seed` (scenes).
@@ -136,7 +148,11 @@ def _find_reader(spec):
         return build_scenes, ([int(where)] if colon else [])
     if colon and name in _READERS:
         if not where:
-            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
+            raise ValueError(
+                f"Name a file or a folder after {name}:. Received: spec={spec!r}"
+            )
+        if name != "tfds" and not os.path.exists(where):
+            raise ValueError(f"No such file or folder: {where}")
         return _READERS[name], [where]
     if os.path.exists(spec):
         reader, path = _recognise(spec)
@@ -205,8 +221,10 @@ def _recognise(path):
     files = [
         os.path.join(path, name)
         for name in sorted(listing.files(path))
-        # Any other text file may belong to a photo, and there may be a million.
-        if not name.endswith(".txt") or name == "captions.txt"
+        # Any other text file may belong to a photo, and there may be a million. Of
+        # archives and Parquet files all are read.
+        if name == "captions.txt"
+        or not name.lower().endswith((".txt", ".tar", ".parquet"))
     ]
     found = [(reader, file) for file in files if (reader := _recognise_file(file))]
     if len(found) > 1:
@@ -216,6 +234,10 @@ def _recognise(path):
         )
     if found:
         return found[0]
+    if parquet.find_parquet_files(path, listing):
+        return parquet.read_parquet, path
+    if webdataset.find_shards(path, listing):
+        return webdataset.read_webdataset, path
     if sidecars.has_sidecars(path, listing):
         return sidecars.read_sidecars, path
     raise ValueError(
@@ -230,6 +252,10 @@ def _recognise_file(path):
         return table.read_jsonl
     if extension in (".csv", ".tsv", ".txt"):
         return table.read_csv if table.has_header(path) else None
+    if extension == ".parquet":
+        return parquet.read_parquet
+    if extension == ".tar":
+        return webdataset.read_webdataset
     if extension == ".json":
         data = read_json(path)
         if is_karpathy(data):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 from captioner.datasets.caption_dataset import SPLITS, CaptionDataset
 from captioner.datasets.caption_markers import cut_markers
@@ -13,6 +14,8 @@ from captioner.datasets.photo_search import (
 )
 
 SPLIT_FRACTIONS = (0.9, 0.05, 0.05)
+# Names that `relative_id` need not change.
+_PLAIN_PATH = re.compile(r"[^/\\.][^/\\]*(?:/[^/\\.][^/\\]*)*")
 # A dev split that is smaller than this says little of a captioner.
 _SMALL = 20
 
@@ -198,6 +201,14 @@ class DatasetBuilder:
             advice = advice and advice + "--image-dir (image_dir)"
             self.note(f"photos were looked for in {search.where()}{advice}")
         self._notes += search.notes
+        by_id = {}
+        for entry in by_place.values():
+            other = by_id.setdefault(entry.image_id, entry)
+            if other is not entry:
+                raise ValueError(
+                    f"Two images have the id {entry.image_id!r} in {self.name}. "
+                    f"Received: {other.name} and {entry.name}"
+                )
         return list(by_place.values())
 
     def _split(self, entries):
@@ -286,6 +297,8 @@ def relative_id(name, base) -> str:
     Returns:
         A path with forward slashes, on every system.
     """
+    if _PLAIN_PATH.fullmatch(name):  # nearly all are
+        return name
     if "\\" in name and "/" not in name:
         name = name.replace("\\", "/")
     path = os.path.relpath(os.path.join(base, name), base)

@@ -180,17 +180,18 @@ class PhotoSearch:
         found, by_end, several = {}, collections.defaultdict(list), []
         for name, split in missing.items():
             options = self._options(name)
-            if options:
+            if len(options) > 1:
 
                 def rank(option):
                     path, root, exact = option
                     in_split = split is not None and split == self._split_of(path)
                     return exact, in_split, counts[root], -path.count(os.sep)
 
-                best, *others = sorted(options, key=rank, reverse=True)
-                found[name] = best[0]
-                if any(rank(other)[:2] == rank(best)[:2] for other in others):
+                options.sort(key=rank, reverse=True)
+                if rank(options[0])[:2] == rank(options[1])[:2]:
                     several.append(name)
+            if options:
+                found[name] = options[0][0]
                 continue
             found[name] = self._exact(self.bases[0], name)
             if found[name] is None and (self.chosen or _ABSOLUTE.match(name)):

@@ -1,6 +1,9 @@
 """Score captions on a dataset's split: `captioner evaluate`."""
 
+import collections
+import concurrent.futures
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import re
@@ -16,7 +19,7 @@ from captioner.evaluating.predictions import (
     read_predictions,
 )
 from captioner.evaluating.report import write_report
-from captioner.features.input_pipeline import image_batches
+from captioner.images.image_files import ImageError, load_image
 from captioner.metrics import (
     CaptionScorer,
     bootstrap,
@@ -32,8 +35,8 @@ from captioner.metrics import (
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
 from captioner.progress import progress_bar
-from captioner.tasks.ensemble_captioner import load_captioner
-from captioner.tasks.image_captioner import ImageCaptioner
+from captioner.tasks.load_task import load_task
+from captioner.tasks.task import Task
 
 PREDICTIONS_FILE = "predictions.json"
 N_BEST_FILE = "n_best.json"
@@ -66,7 +69,7 @@ def evaluate(
     no image of the dataset, is there twice, or is missing is refused.
 
     Args:
-        preset: name or folder of a preset, an `ImageCaptioner`, or a list of them,
+        preset: name or folder of a preset, a `Task`, or a list of them,
             which write together, see `EnsembleCaptioner`; or a file or folder of
             predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
@@ -183,14 +186,14 @@ def evaluate(
 def _name(source):
     if isinstance(source, (list, tuple)):
         return " + ".join(map(_name, source))
-    return "in memory" if isinstance(source, ImageCaptioner) else str(source)
+    return "in memory" if isinstance(source, Task) else str(source)
 
 
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
     if is_predictions(source):
         return match_predictions(read_predictions(source), data, split)
-    return load_captioner(source, sampler)
+    return load_task(source, sampler)
 
 
 def is_predictions(source):
@@ -208,29 +211,46 @@ def is_predictions(source):
     return False
 
 
-def _caption(captioner, examples, split, batch_size):
+def _caption(task, examples, split, batch_size):
     """Captions the photos of a split, in batches, from the photos alone."""
     captions, scores, errors = {}, {}, {}
-    batches = image_batches(
-        [example["image"] for example in examples],
-        captioner.preprocessor.image_converter,
-        batch_size,
-        lambda i, error: errors.__setitem__(examples[i]["image/id"], str(error)),
-    )
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
-        for indices, images in batches:
-            results = captioner.batch_results(images)
-            for index, result in zip(indices.numpy(), results):
-                image_id = examples[index]["image/id"]
+        for batch in _converted(task, examples, batch_size, errors):
+            results = task.write([image for _, image in batch])
+            for (image_id, _), result in zip(batch, results):
                 captions[image_id] = [each.text for each in result.hypotheses]
-                scores[image_id] = result.score
+                if result.score is not None:
+                    scores[image_id] = result.score
             bar.update(len(results))
-    notes = {
-        "captions": "free-running, from the photo alone",
-        "sampler": type(captioner.sampler).__name__,
-        **captioner.sampler.get_config(),
-    }
+    notes = {"captions": "free-running, from the photo alone", **task.describe()}
     return Predictions(split, captions, scores, errors, notes)
+
+
+def _converted(task, examples, batch_size, errors):
+    """Yields lists of (image id, converted photo); photos are read and converted ahead
+    by threads. Those that cannot be read go into `errors`, a dict."""
+
+    def convert(example):
+        try:
+            return example["image/id"], task.convert(
+                load_image(example["image"], task.image_size)
+            )
+        except ImageError as error:
+            errors[example["image/id"]] = str(error)
+
+    def in_order(pool):
+        ahead = collections.deque()
+        for example in examples:
+            ahead.append(pool.submit(convert, example))
+            if len(ahead) > 2 * batch_size:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        photos = filter(None, in_order(pool))
+        while batch := list(itertools.islice(photos, batch_size)):
+            yield batch
 
 
 def _score(scorer, written, references):

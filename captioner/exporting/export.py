@@ -5,7 +5,8 @@ import pathlib
 import tensorflow as tf
 
 from captioner.files import atomic_folder
-from captioner.tasks.ensemble_captioner import load_captioner
+from captioner.images.image_decoder import decode_image
+from captioner.tasks.load_task import load_task
 
 
 def export(preset, output, sampler=None, overwrite=False):
@@ -18,8 +19,8 @@ def export(preset, output, sampler=None, overwrite=False):
     ops.
 
     Args:
-        preset: name or folder of a preset, or an `ImageCaptioner`; or a list of them,
-            which write together, see `EnsembleCaptioner`.
+        preset: name or folder of a preset, or a `Task` with the ability "graph"; or a
+            list of them, which write together, see `EnsembleCaptioner`.
         output: folder to write; it is there whole or not at all.
         sampler: replaces the preset's own.
         overwrite: replace an existing SavedModel.
@@ -46,8 +47,9 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
         if not (output / "saved_model.pb").is_file():
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
-    captioner = load_captioner(preset, sampler)
-    module = ExportedCaptioner(captioner)
+    task = load_task(preset, sampler)
+    task.require("graph")
+    module = ExportedCaptioner(task)
     # TensorFlow would say that it is written to the temporary folder.
     log_level = tf.get_logger().level
     tf.get_logger().setLevel("WARNING")
@@ -64,13 +66,13 @@ def export(preset, output, sampler=None, overwrite=False):
 
 
 class ExportedCaptioner(tf.Module):
-    """An `ImageCaptioner` from encoded photos to text, as one graph."""
+    """A task with the ability "graph", from encoded photos to text, as one graph."""
 
-    def __init__(self, captioner):
+    def __init__(self, task):
         super().__init__()
-        self._captioner = captioner
+        self._task = task
         # What the SavedModel keeps: the variables, each once.
-        self.weights = [v.value for v in captioner.caption_model.variables]
+        self.weights = [v.value for v in task.variables]
 
     @tf.function(
         input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
@@ -83,12 +85,10 @@ class ExportedCaptioner(tf.Module):
         )
         with tf.control_dependencies([some]):  # before any layer fails on none
             image_bytes = tf.identity(image_bytes)
-        convert = self._captioner.preprocessor.image_converter
         images = tf.map_fn(
-            lambda one: convert(convert.decode(one)),
+            lambda one: self._task.convert(decode_image(one, self._task.image_size)),
             image_bytes,
-            fn_output_signature=self._captioner.image_spec,
+            fn_output_signature=self._task.image_spec,
         )
-        image_features = self._captioner.caption_model.encode(images)
-        captions, output = self._captioner.caption_step(image_features)
-        return {"captions": captions[:, 0], "scores": output.scores[:, 0]}
+        captions, scores = self._task.caption_images(images)
+        return {"captions": captions[:, 0], "scores": scores[:, 0]}

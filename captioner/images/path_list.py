@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import os
+import shlex
 import sys
 import tempfile
 import unicodedata
@@ -118,7 +119,7 @@ def _checked_paths(text, name, trust_list):
                 raise ValueError(
                     f"{name}: line {number} is not UTF-8 text and names no file. "
                     "Convert the list to UTF-8, for example: "
-                    f"iconv -f CP1252 -t UTF-8 {name} > list-utf8.txt"
+                    f"iconv -f CP1252 -t UTF-8 {shlex.quote(name)} > list-utf8.txt"
                 )
             if above and _identity(path) in above:
                 raise ValueError(
@@ -141,7 +142,7 @@ def _check_plausible(entry, number, name):
     raise ValueError(
         f"{name} has null bytes, but they do not separate paths: entry {number} is "
         f"{entry[:80]!r}. If the list is UTF-16, convert it to UTF-8, for example: "
-        f"iconv -f UTF-16LE -t UTF-8 {name} > list-utf8.txt"
+        f"iconv -f UTF-16LE -t UTF-8 {shlex.quote(name)} > list-utf8.txt"
     )
 
 

@@ -59,6 +59,9 @@ class Tokenizer:
             default_value=self.unknown_id,
         )
 
+    def __reduce__(self):
+        return type(self), (self.vocabulary,)  # to pickle and to copy
+
     @classmethod
     def from_captions(cls, captions, min_count=1):
         """Learn the vocabulary: every word seen `min_count` times or more.

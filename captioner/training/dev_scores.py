@@ -35,7 +35,7 @@ class DevScores:
         captions = []
         for start in range(0, len(self.ids), BATCH_SIZE):
             rows = np.arange(start, min(start + BATCH_SIZE, len(self.ids)))
-            captions += captioner.caption_features(read(rows))[0]
+            captions += captioner.generate(read(rows), len(rows))
         captions = dict(zip(self.ids, captions))
         scores = self.scorer.score(captions)
         written = diversity([caption.split() for caption in captions.values()])

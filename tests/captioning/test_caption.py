@@ -160,9 +160,10 @@ def test_the_command_says_one_line_a_photo(mixed, preset):
         assert caption and not {"[", "]"} & set(caption)
     errors = done.stderr.splitlines()
     errors = [line for line in errors if not line.startswith("captions: ")]
-    assert len(errors) == len(bad) + 1, done.stderr
+    assert len(errors) == len(bad) + 2, done.stderr
     for line, name in zip(errors, bad):
         assert line.startswith(f"skipped: {mixed / name}: ")
+    assert errors[-2] == "left aside: 1 .md"
     assert errors[-1] == f"{len(good)} captioned, {len(bad)} skipped"
 
 
@@ -191,6 +192,7 @@ def test_csv_has_a_row_for_every_photo(task, mixed, tmp_path):
         "missing": 1,
         "not_an_image": 1,
         "truncated": 1,
+        "left_aside": {".md": 1},
     }
 
 

@@ -33,9 +33,14 @@ def images(task):
     ]
 
 
+def network(model):
+    """How the task of a `BatchCaptioner` encodes photos."""
+    return model.task._network
+
+
 def test_litert_gives_the_captions_of_the_graph(task, images):
     model = BatchCaptioner(task)
-    features = model._encode(tf.stack(images))
+    features = network(model)(tf.stack(images))
     expected = task.encode(tf.stack(images)).numpy()
     np.testing.assert_allclose(features, expected, atol=1e-3)
     assert [captions[0][0] for captions in model(images)] == task.generate(
@@ -46,7 +51,7 @@ def test_litert_gives_the_captions_of_the_graph(task, images):
     before = weight.numpy()
     weight.assign(before * 2)
     try:
-        changed = BatchCaptioner(task)._encode(tf.stack(images))
+        changed = network(BatchCaptioner(task))(tf.stack(images))
     finally:
         weight.assign(before)
     assert np.abs(changed - features).max() > 0.01
@@ -57,7 +62,7 @@ def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch):
         raise RuntimeError("no LiteRT form")
 
     monkeypatch.setattr(litert_network, "_convert", fail)
-    features = BatchCaptioner(task)._encode(tf.stack(images))
+    features = network(BatchCaptioner(task))(tf.stack(images))
     np.testing.assert_array_equal(features, task.encode(tf.stack(images)).numpy())
 
 
@@ -66,17 +71,17 @@ def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch):
     [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")],
     ids=["Python", "TensorFlow"],
 )
-def test_a_batch_that_does_not_fit_is_halved(task, images, error):
+def test_a_batch_that_does_not_fit_is_halved(task, images, error, monkeypatch):
     model = BatchCaptioner(task)
-    expected, encode, sizes = model(images), model._encode, []
+    expected, write, sizes = model(images), model.task.write, []
 
     def small(batch):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise error
-        return encode(batch)
+        return write(batch)
 
-    model._encode = small
+    monkeypatch.setattr(model.task, "write", small)
     found = model(images)
     assert [c[0][0] for c in found] == [c[0][0] for c in expected]
     assert sizes == [10, 5, 3, 2, 5, 3, 2]
@@ -85,16 +90,16 @@ def test_a_batch_that_does_not_fit_is_halved(task, images, error):
     assert sizes == [3, 3, 3, 1]
 
 
-def test_what_the_model_cannot_do_is_one_photo(task, images):
+def test_what_the_model_cannot_do_is_one_photo(task, images, monkeypatch):
     model = BatchCaptioner(task)
-    encode, bad = model._encode, images[4].numpy()
+    write, bad = model.task.write, images[4].numpy()
 
     def picky(batch):
         if any((each.numpy() == bad).all() for each in batch):
             raise tf.errors.InvalidArgumentError(None, None, "not\nthis")
-        return encode(batch)
+        return write(batch)
 
-    model._encode = picky
+    monkeypatch.setattr(model.task, "write", picky)
     found = model(images)
     assert [isinstance(each, ImageError) for each in found] == [
         i == 4 for i in range(10)

@@ -142,3 +142,15 @@ def test_showing_a_tfds_dataset_downloads_nothing(tmp_path, monkeypatch):
 def test_the_number_of_scenes_is_bounded():
     with pytest.raises(ValueError, match="of at most 100,000. Received: .*100001"):
         load_dataset("scenes:100001")
+
+
+@pytest.mark.parametrize(
+    "reader",
+    "flickr8k karpathy coco csv jsonl json imagefolder label_studio parquet "
+    "webdataset txt".split(),
+)
+def test_a_path_that_is_not_there_is_no_such_file(tmp_path, reader):
+    with pytest.raises(ValueError, match=f"No such file or folder: {tmp_path}/nowhere"):
+        load_dataset(f"{reader}:{tmp_path}/nowhere")
+    output, code = show(f"{reader}:{tmp_path}/nowhere")
+    assert code == 2 and output.startswith("Error: No such file or folder")
