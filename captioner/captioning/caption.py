@@ -18,6 +18,7 @@ from captioner.captioning.run import CaptionRun, left_out, located, stored
 from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import EmbeddedCopy, TextSidecar, XmpSidecar
 from captioner.captioning.writers.existing import EXISTING
+from captioner.captioning.writers.xmp_sidecar import XMP_NAMES
 from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
 from captioner.images.left_aside import LeftAside
@@ -38,6 +39,7 @@ def caption(
     sidecars=False,
     sidecar_suffix=".txt",
     xmp=False,
+    xmp_name="photo.xmp",
     sidecar_folder=None,
     copies=None,
     existing="skip",
@@ -73,6 +75,8 @@ def caption(
         sidecars: write each caption into a text file beside its photo.
         sidecar_suffix: the suffix of those files.
         xmp: write each caption as the description in an `.xmp` file.
+        xmp_name: how new XMP files are named, "photo.xmp" as for Lightroom or
+            "photo.jpg.xmp" as for digiKam and darktable.
         sidecar_folder: put text and XMP files here, under the photos' relative paths.
         copies: a folder for copies of the photos with the caption in their metadata,
             under their relative paths.
@@ -137,6 +141,7 @@ def caption(
             check_path(path)
     for name, value, allowed in (
         ("existing", existing, EXISTING),
+        ("xmp_name", xmp_name, XMP_NAMES),
         ("engine", engine, ("local", "ray")),
     ):
         if value not in allowed:
@@ -182,7 +187,7 @@ def caption(
     if copies:
         _check_copies(copies, sources or ())
     writers = [(TextSidecar(sidecar_suffix), sidecar_folder)] if sidecars else []
-    writers += [(XmpSidecar(), sidecar_folder)] if xmp else []
+    writers += [(XmpSidecar(existing, xmp_name), sidecar_folder)] if xmp else []
     writers += [(EmbeddedCopy(existing), copies)] if copies else []
     outputs = [shard_path(pathlib.Path(each), shard) for each in output]
     if run_folder is None:

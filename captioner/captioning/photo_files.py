@@ -7,13 +7,16 @@ import os
 import pathlib
 
 from captioner.captioning.outputs import captions_of
-from captioner.captioning.writers.existing import joined
+from captioner.captioning.writers.existing import joined, plain
+from captioner.captioning.writers.photo_metadata import caption_of
 from captioner.files import atomic_write
 from captioner.images.image_files import ImageError
 from captioner.images.seen_names import SeenNames
 
 # Errors of the disk, which end the run; any other is an error of one photo.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
+
+PHOTO = "photo"  # the name of its own metadata among those of writers
 
 
 class PhotoFiles:
@@ -38,8 +41,7 @@ class PhotoFiles:
             path = pathlib.Path(photo.path if folder is None else folder)
             if folder is not None:
                 path = path / photo.relative
-            suffix = writer.suffix
-            yield writer, path if suffix is None else path.with_suffix(suffix)
+            yield writer, writer.path(path)
 
     def claim(self, photo):
         """Reserve the photo's files; returns why that is impossible, or None."""
@@ -51,11 +53,35 @@ class PhotoFiles:
                 reason = f"its {path.suffix} would replace the photo itself"
             elif not self._claimed.add(os.path.abspath(path)):
                 reason = f"{path.name} holds the caption of another photo"
+                stem = pathlib.PurePath(photo.path).stem
+                if writer.name == "xmp" and path.stem == stem:
+                    reason += "; use --xmp-name photo.jpg.xmp"
         return reason
 
     def texts(self, photo):
-        """dict of writer name to the text that its file has; None for no file."""
-        return {writer.name: writer.read(path) for writer, path in self._paths(photo)}
+        """What a photo's files hold.
+
+        Returns:
+            dict of writer name to the text, None where there is no caption. `PHOTO` is
+            the caption in the photo's own metadata and in XMP files that this run does
+            not write; it is left out where all captions are overwritten.
+
+        Raises:
+            ValueError: a file cannot be read, and may not be overwritten.
+        """
+        paths = list(self._paths(photo))
+        texts = {writer.name: self._read(writer, path) for writer, path in paths}
+        if paths and self.existing != "overwrite":
+            texts[PHOTO] = caption_of(photo, [path for _, path in paths])
+        return texts
+
+    def _read(self, writer, path):
+        try:
+            return writer.read(path)
+        except ValueError:
+            if self.existing != "overwrite":
+                raise
+            return ""
 
     def exist(self, photo):
         """Whether all files of a photo exist."""
@@ -73,10 +99,20 @@ class PhotoFiles:
         known = None if payload is None else payload.get("before")
         if known is not None:
             for writer, _ in self.writers:
-                old, own = known.get(writer.name), self._text(writer, entry)
-                if texts[writer.name] == joined(self.existing, old, own):
+                old = known.get(writer.name)
+                ours = [self._joined(writer, entry, old)]
+                if not entry.written:  # then it may be what the run wanted to replace
+                    ours += _found(payload, writer)
+                if texts[writer.name] in ours:
                     before[writer.name] = old
         return before
+
+    def _joined(self, writer, entry, before):
+        """The text for a file that had the text `before`. Where that is none, the
+        existing caption is the one in the photo's metadata or in another file."""
+        others = entry.payload.get("before") or {}
+        found = filter(None, [before, others.get(PHOTO), *others.values()])
+        return joined(self.existing, next(found, None), self._text(writer, entry))
 
     def contents(self, photo, entry, which="all"):
         """The files that have to be written for an entry.
@@ -96,28 +132,33 @@ class PhotoFiles:
         """
         found = []
         for writer, path in self._paths(photo):
-            before = (entry.payload.get("before") or {}).get(writer.name)
+            known = entry.payload.get("before") or {}
+            before = known.get(writer.name)
             exists = os.path.lexists(path)
             if which == "missing":
                 if exists:
                     continue
                 before = None
+            elif self.existing != "overwrite" and before == "":
+                raise ValueError(
+                    f"{path.name} exists, without a caption that can be read; it is "
+                    "replaced only with overwrite"
+                )
             elif self.existing == "skip" and before is not None:
-                if not before:
-                    raise ValueError(
-                        f"{path.name} exists, without a caption that can be read; it "
-                        "is replaced only with overwrite"
-                    )
                 continue
-            now = writer.read(path)
-            text = joined(self.existing, before, self._text(writer, entry))
-            if now != text and not (which == "untouched" and now != before):
+            is_kept = entry.kind == "kept" and known.get(PHOTO)
+            if is_kept and writer.name == "xmp" and not exists:
+                continue  # photo programs find the caption where it is
+            now = self._read(writer, path)
+            text = self._joined(writer, entry, before)
+            is_touched = now not in (before, *_found(entry.payload, writer))
+            if now != text and not (which == "untouched" and is_touched):
                 replace = exists or self.existing == "overwrite"
                 found.append((path, writer.content(photo, path, text), replace))
         return found
 
     def _text(self, writer, entry):
-        texts = [text for text, _ in captions_of(entry, self.style)]
+        texts = [plain(text) for text, _ in captions_of(entry, self.style)]
         return "\n".join(texts) if writer.name == "text" else texts[0]
 
     def write(self, path, data, replace):
@@ -149,6 +190,12 @@ class PhotoFiles:
             for _, path in self._paths(photo):
                 with contextlib.suppress(OSError):
                     path.with_name(f".{token}.part").unlink()
+
+
+def _found(payload, writer):
+    """What a file held, if that was a caption of ours: a list of one text or none."""
+    found = payload.get("found") or {}
+    return [found[writer.name]] if writer.name in found else []
 
 
 def _is_same_file(path, photo_path):

@@ -237,8 +237,11 @@ class CaptionRun:
             is_lasting = photo.stamp and old.kind not in PASSING_KINDS
             if is_lasting or old.run == run:  # it was tried once in this run
                 return old, old
+        try:
+            before = {} if self.existing == "overwrite" else self._before(photo, old)
+        except ValueError as error:
+            return _failed(photo, _not_written(photo, error), run), old
         if self.existing == "skip":
-            before = self._before(photo, old)
             text = next(filter(None, before.values()), None)
             if text:
                 captions = [[line, None] for line in text.split("\n")]
@@ -266,6 +269,8 @@ class CaptionRun:
             which = "untouched"
         elif self.existing == "overwrite" and entry.kind is None:
             which = "all"
+        elif entry.kind == "kept" and entry.run == self.journal.run:
+            which = "all"  # an older caption of ours would contradict it
         elif self.files.exist(photo):
             return entry
         self.files.clean_up(photo)
@@ -296,7 +301,10 @@ class CaptionRun:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
                 try:
-                    payload["before"] = self._before(photo, pending.old)
+                    found = self.files.texts(photo)
+                    payload["before"] = self.files.before(found, pending.old)
+                    if found != payload["before"]:
+                        payload["found"] = found
                     contents[name] = self.files.contents(photo, entry)
                     entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:

@@ -61,6 +61,13 @@ class _Shard(click.ParamType):
 )
 @click.option("--xmp", is_flag=True, help="Write an .xmp file beside each photo.")
 @click.option(
+    "--xmp-name",
+    type=click.Choice(["photo.xmp", "photo.jpg.xmp"]),
+    default="photo.xmp",
+    show_default=True,
+    help="How to name new XMP files: for Lightroom, or for digiKam and darktable.",
+)
+@click.option(
     "--sidecar-folder",
     type=_folder,
     help="Write .txt and .xmp files into this folder, under the photos' relative "
@@ -179,6 +186,7 @@ def caption_command(
     sidecars,
     sidecar_suffix,
     xmp,
+    xmp_name,
     sidecar_folder,
     copies,
     existing,
@@ -243,6 +251,7 @@ def caption_command(
         sidecars=sidecars,
         sidecar_suffix=sidecar_suffix,
         xmp=xmp,
+        xmp_name=xmp_name,
         sidecar_folder=sidecar_folder,
         copies=copies,
         existing=existing,

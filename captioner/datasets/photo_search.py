@@ -9,6 +9,7 @@ import re
 import unicodedata
 import urllib.parse
 
+from captioner.images.folder_walk import system_folder
 from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
 # The names by which datasets call their splits. Karpathy's "restval" is the
@@ -158,7 +159,7 @@ class PhotoSearch:
             level = [
                 child for folder in level for child in self.listing.folders(folder)
             ]
-            level = [child for child in level if child not in folders]
+            level = [c for c in level if c not in folders and not system_folder(c)]
             if len(folders) >= _MAX_FOLDERS:
                 self.notes.append(
                     f"photos were looked for in the first {_MAX_FOLDERS:,} folders only"

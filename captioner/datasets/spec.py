@@ -9,7 +9,8 @@ import urllib.parse
 
 from captioner.datasets.dataset_builder import SPLIT_FRACTIONS
 
-_OPTION = r"(?:image_dir|dev_fraction|test_fraction)=[^&?]*"
+# A quotation mark ends a part of a mix, so in a value it is written as %27 or %22.
+_OPTION = r"""(?:image_dir|dev_fraction|test_fraction)=[^&?'"]*"""
 # A file name may contain a question mark; only this after it makes options of it.
 _OPTIONS = re.compile(rf"\?({_OPTION}(?:&{_OPTION})*)\Z")
 

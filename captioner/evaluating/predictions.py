@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 
 from captioner.datasets.caption_markers import END, START
-from captioner.datasets.photo_search import FolderListing
 from captioner.datasets.rows import (
     csv_rows,
     json_rows,
@@ -17,6 +16,7 @@ from captioner.datasets.rows import (
     read_json,
     read_text,
 )
+from captioner.images.folder_walk import walk_folder
 from captioner.metrics import name_ids
 
 _ID_NAMES = "image_id image path file_name filename file image_name".split()
@@ -35,6 +35,8 @@ class Predictions:
         errors: dict of image id to why it has no caption.
         notes: dict of what else is worth telling of them.
         have_suffix: False where the ids are file names without their suffix.
+        confidences: dict of image id to how likely its caption is right, 0 to 1, where
+            the captioner knows.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Predictions:
     errors: Mapping[str, str]
     notes: Mapping[str, object]
     have_suffix: bool = True
+    confidences: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_predictions(path):
@@ -193,18 +196,13 @@ def _read_csv(path):
 
 
 def _read_folder(folder):
-    listing = FolderListing()
-    folders = [str(folder)]
-    while folders:
-        current = folders.pop()
-        folders += [f for f in listing.folders(current) if not os.path.islink(f)]
-        for name in sorted(listing.files(current)):
-            if name.endswith(".txt") and not name.startswith("."):
-                file = pathlib.Path(current, name)
-                place = file.relative_to(folder).as_posix()
-                texts = read_text(file, _ERRORS).splitlines()
-                texts = [text for text in texts if text.strip()] or [""]
-                yield place, {"image": place.removesuffix(".txt"), "captions": texts}
+    for visit in walk_folder(folder, lambda name: name.endswith(".txt")):
+        for name in visit.names:
+            file = pathlib.Path(visit.folder, name)
+            place = file.relative_to(folder).as_posix()
+            texts = read_text(file, _ERRORS).splitlines()
+            texts = [text for text in texts if text.strip()] or [""]
+            yield place, {"image": place.removesuffix(".txt"), "captions": texts}
 
 
 READERS = {

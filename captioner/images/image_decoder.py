@@ -56,8 +56,8 @@ def why_not_decoded(image_bytes):
             for size in (_jpeg_size, _png_size, _gif_size, _bmp_size, _webp_size)
         ],
     )
-    formats = tf.constant([*_SIGNATURES.values(), ""])  # -1 is the last
-    format_name = tf.gather(formats, _format_index(image_bytes) % len(formats))
+    format_names = ["", *_SIGNATURES.values()]
+    format_name = tf.gather(format_names, _format_index(image_bytes) + 1)
     damaged = tf.strings.join(
         ["truncated, damaged or unsupported ", format_name, " file"]
     )
@@ -144,7 +144,7 @@ def _jpeg_size(image_bytes):
         return (
             is_frame,
             at + 5,
-            4,
+            tf.constant(4, tf.int64),
             tf.where(marker < 0xFF00, _length(image_bytes), after),
         )
 

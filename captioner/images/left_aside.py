@@ -9,7 +9,7 @@ CAPTION_SUFFIXES = frozenset(
     ".sqlite .sqlite-wal .sqlite-shm".split()
 )
 NO_SUFFIX = "without a suffix"
-LINKED_FOLDERS = "linked folders"
+LINKED_FOLDERS = "linked folder(s)"
 OTHERS = "others"
 MAX_SUFFIXES = 100  # so many are counted each for itself
 MAX_SUFFIX_LENGTH = 16

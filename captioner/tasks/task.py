@@ -22,6 +22,7 @@ ABILITIES = {
     "scores": "scores",  # `score` of each result
     "hypotheses": "more than one caption for each photo",  # `replaced(num_captions=3)`
     "attention": "attention maps",  # `generate_results(photo, attention=True)`
+    "confidence": "confidence in its captions",  # `confidence` of each result
     "prompts": "prompts",  # `write(batch, prompts)`
     "features": "image features",  # `encode(batch)`, float32 (B, P, E)
     # `convert` is made of TensorFlow ops; `image_spec`, `variables` and

@@ -20,9 +20,12 @@ import keras
 from captioner import presets
 from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
+from captioner.metrics.rightness import least_right_score
+from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.terminal import printable, say
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
+from captioner.training.confidence_fitting import NUM_PHOTOS, fit_confidence
 from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.fine_tuning import FineTuning
@@ -117,7 +120,9 @@ def train(dataset=None, output=None, **options):
 def _train(stack, dataset, folder, distribution, given, options, changed, how):
     # Whatever may be refused comes before the first file.
     data, name = _load(dataset, folder)
-    print(data.summary(), flush=True)
+    summary = data.summary()
+    print(summary, flush=True)
+    _check_spaces(summary)
     train_examples, dev_examples = _splits(data)
     # A mix may repeat images in an epoch, but their captions count once.
     captions = [text for each in data.examples("train") for text in each["captions"]]
@@ -179,6 +184,7 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
         lambda stage: _optimizer(options, stage, images, distribution),
     )
     if chief:
+        _add_confidence(folder.path / "preset", cache, images)
         _finish(folder, run.best(), how.clean)
 
 
@@ -254,10 +260,26 @@ def _load(dataset, folder):
     return load_dataset(dataset), str(dataset)
 
 
+def _check_spaces(summary):
+    """Refuse captions that would be one word each: the vocabulary would learn them by
+    heart, and every other caption would be unknown."""
+    count = sum(summary.captions.values())
+    if summary.unspaced_captions > count / 2:
+        raise ValueError(
+            f"{summary.unspaced_captions} of {count} captions are written without "
+            "spaces between words, as Chinese, Japanese and Thai are. Put spaces "
+            "between the words first, with a word segmenter such as jieba."
+        )
+
+
 def _splits(data):
     for split in ("train", "dev"):
         if split not in data.splits:
-            raise ValueError(f"{data.name} has no {split} split, which training needs.")
+            advice = " --dev-fraction 0.1 takes a tenth of train."
+            advice = advice if split == "dev" else ""
+            raise ValueError(
+                f"{data.name} has no {split} split, which training needs.{advice}"
+            )
     return list(data.epoch("train")), list(data.examples("dev"))
 
 
@@ -349,6 +371,28 @@ def _optimizer(options, stage, images, distribution):
         ema_steps=options.ema_epochs * steps,
         mixed_precision=options.mixed_precision,
         replicas=distribution.replicas,
+    )
+
+
+def _add_confidence(preset, cache, images):
+    """Let the best preset know how far its captions can be trusted."""
+    captioner = ImageCaptioner.from_preset(preset)
+    references = [each["captions"] for each in images.dev]
+    # A run that is resumed when it is complete has one already.
+    if captioner.confidence is not None or least_right_score(references) is None:
+        return
+    cache = FeatureCache(cache.folder.parent, captioner.convert, captioner.backbone)
+    split_images = [[each["image"] for each in s] for s in (images.train, images.dev)]
+    # No more features than it needs, where the network has been fine-tuned.
+    split_images[0] = split_images[0][:: -(-len(images.train) // NUM_PHOTOS)]
+    for each in split_images:
+        cache.compute(each)
+    captioner.confidence = fit_confidence(captioner, cache, *split_images, references)
+    captioner.save_to_preset(
+        preset,
+        recipe=presets.read_json(preset, "recipe.json"),
+        scores=presets.read_json(preset, "scores.json"),
+        card=(preset / "README.md").read_text(encoding="utf-8"),
     )
 
 

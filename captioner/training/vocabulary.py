@@ -5,15 +5,13 @@ import dataclasses
 
 import numpy as np
 
-from captioner.datasets.caption_markers import lacks_spaces
 from captioner.tasks.caption_model import CaptionModel
 from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.tasks.preprocessor import CaptionPreprocessor
 from captioner.tokenizers.tokenizer import frequent_words
 from captioner.training.training_options import CAPTIONS_PER_COUNT, MOST_COUNT
 
-# With a larger share of unknown words, or of captions without spaces, nothing can be
-# learned.
+# With a larger share of unknown words nothing can be learned.
 HOPELESS = 0.5
 # A share of unknown words, or of cut captions, that deserves advice.
 NOTABLE = 0.05
@@ -40,7 +38,6 @@ class CaptionReport:
         unknown: dict of split name to the share of its words that are unknown.
         captions, cut, longest: how many training captions there are, how many are
             longer than allowed, and how many tokens the longest has.
-        without_spaces: the share of them that have no spaces between their words.
         max_sequence_length, min_count: the options.
 
     Example:
@@ -57,7 +54,6 @@ class CaptionReport:
     captions: int
     cut: int
     longest: int
-    without_spaces: float
     max_sequence_length: int
     min_count: int
 
@@ -76,7 +72,6 @@ class CaptionReport:
             captions=len(train_captions),
             cut=int((lengths >= preprocessor.max_sequence_length).sum()),
             longest=int(lengths.max(initial=0)) + 1,
-            without_spaces=sum(map(lacks_spaces, train_captions)) / len(train_captions),
             max_sequence_length=preprocessor.max_sequence_length,
             min_count=min_count,
         )
@@ -87,13 +82,6 @@ class CaptionReport:
         Raises:
             ValueError: it names the reason and gives advice.
         """
-        if self.without_spaces > HOPELESS:
-            raise ValueError(
-                f"{self.without_spaces:.0%} of the training captions have no spaces "
-                "between their words, as in Chinese, Japanese and Thai, so that each "
-                "of them would be a single word. Put spaces between the words first, "
-                "with a word segmenter such as jieba."
-            )
         if self.longest == 1:
             raise ValueError(
                 "The training captions have no words: check the column of captions."

@@ -207,7 +207,7 @@ def test_every_kind_of_file_name_and_archive(run, tmp_path, server):
         ".mp4": 2,
         ".cr2": 1,
         ".zip": 1,
-        "linked folders": 1,
+        "linked folder(s)": 1,
         "without a suffix": 1,
     }
     assert told == {"event": "left_aside", "files": left_aside}
@@ -224,35 +224,66 @@ def test_every_kind_of_file_name_and_archive(run, tmp_path, server):
     assert len(texts) == list(expected.values()).count("")
 
 
-# Of each text file: its content, and what becomes of its photo with `skip`.
-SIDECARS = {
-    "blank.jpg": (b" \r\n\n", ""),
-    "crlf.jpg": (b"a dog\r\nruns\r\n", "kept"),
-    "mark.jpg": (codecs.BOM_UTF8 + b"a dog runs\n", "kept"),
-    "none.jpg": (None, ""),
-    "utf16.jpg": ("ein Hund läuft\r\n".encode("utf-16"), "kept"),
-    "utf8.jpg": ("ein Hund läuft\n".encode(), "kept"),
+def xmp(text, depth=0):
+    """An XMP file with a description, below so many elements more."""
+    return (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='"
+        "http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description "
+        "xmlns:dc='http://purl.org/dc/elements/1.1/'>"
+        + "<a>" * depth
+        + f"<dc:description><rdf:Alt><rdf:li xml:lang='x-default'>{text}</rdf:li>"
+        "</rdf:Alt></dc:description>"
+        + "</a>" * depth
+        + "</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+# In the order of the rows. Of each photo: the file beside it, what is in it, and what
+# becomes of the photo with `--existing skip`.
+EXISTING = {
+    "blank.jpg": ("blank.txt", b" \r\n\n", ""),
+    "camera.jpg": ("camera.xmp", xmp("OLYMPUS DIGITAL CAMERA"), ""),
+    "cp1252.jpg": ("cp1252.txt", "ein Hund läuft".encode("cp1252"), "not_written"),
+    "crlf.jpg": ("crlf.txt", b"a dog\r\nruns\r\n", "kept"),
+    "deep.jpg": ("deep.xmp", xmp("a dog", depth=3_000), "not_written"),
+    "device.jpg": ("device.txt", "/dev/zero", "not_written"),
+    "digikam.jpg": ("digikam.jpg.xmp", xmp("a dog"), "kept"),
+    "large.jpg": ("large.txt", b"a dog" * 1_000_000, "not_written"),
+    "lightroom.jpg": ("lightroom.xmp", xmp("a dog"), "kept"),
+    "mark.jpg": ("mark.txt", codecs.BOM_UTF8 + b"a dog runs\n", "kept"),
+    "none.jpg": (None, b"", ""),
+    "pipe.jpg": ("pipe.txt", None, "not_written"),
+    "secret.jpg": ("secret.txt", "../secret", "not_written"),
+    "upper.jpg": ("upper.XMP", xmp("a dog"), "kept"),
+    "utf16.jpg": ("utf16.txt", "ein Hund läuft\r\n".encode("utf-16"), "kept"),
+    "utf8.jpg": ("utf8.txt", "ein Hund läuft\n".encode(), "kept"),
 }
 
 
 def test_every_kind_of_existing_caption(run, tmp_path):
-    (tmp_path / "photos").mkdir()
-    for name, (data, _) in SIDECARS.items():
-        shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "photos" / name)
-        if data is not None:
-            path = tmp_path / "photos" / name.replace(".jpg", ".txt")
-            path.write_bytes(data)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "secret").write_text("a password")
+    for photo, (name, data, _) in EXISTING.items():
+        shutil.copy(SAMPLES / "coffee.jpg", photos / photo)
+        if data is None:
+            os.mkfifo(photos / name)
+        elif isinstance(data, str):
+            (photos / name).symlink_to(data)
+        elif name is not None:
+            (photos / name).write_bytes(data)
     result = run("photos", "--sidecars", "-o", "captions.csv", "--quiet")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     rows = rows_of(tmp_path / "captions.csv")
     found = {os.path.basename(row["path"]): row["kind"] for row in rows}
-    assert found == {name: kind for name, (_, kind) in SIDECARS.items()}
-    for name, (data, kind) in SIDECARS.items():
-        path = tmp_path / "photos" / name.replace(".jpg", ".txt")
-        if kind:
-            assert path.read_bytes() == data  # what a person wrote stays as it is
-        else:
-            assert path.read_bytes().decode("utf-8").strip()
+    assert found == {photo: kind for photo, (_, _, kind) in EXISTING.items()}
+    assert "password" not in (tmp_path / "captions.csv").read_text("utf-8")
+    for photo, (name, data, kind) in EXISTING.items():
+        text = (photos / photo).with_suffix(".txt")
+        if not kind:
+            assert text.read_bytes().decode("utf-8").strip()
+        elif isinstance(data, bytes):  # what a person wrote stays as it is
+            assert (photos / name).read_bytes() == data
 
 
 @pytest.mark.parametrize(

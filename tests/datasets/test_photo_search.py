@@ -192,3 +192,9 @@ def test_a_table_in_the_current_folder(tmp_path, monkeypatch):
     dataset = load_dataset("c.csv", split_fractions=(1, 0, 0))
     images = [example["image"] for example in dataset.examples("train")]
     assert images == ["photos/a.jpg", "b.jpg"]
+
+
+def test_the_folders_of_the_system_are_not_searched(tmp_path):
+    (tmp_path / "link").symlink_to("/proc/self")
+    found, search = locate(tmp_path, "status", "a.jpg")
+    assert found == {} and search.where() == str(tmp_path)

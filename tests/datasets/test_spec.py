@@ -31,7 +31,7 @@ def karpathy(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"image_dir": "a b&c=d?e*f+g%h"},
+        {"image_dir": "a b&c=d?e*f+g%h'i\""},
         {"dev_fraction": 0.2},
         {"image_dir": "/x/é", "dev_fraction": 0.25, "test_fraction": 0.0},
     ],
@@ -97,6 +97,8 @@ def test_parts_of_a_mix_have_options_of_their_own(karpathy):
     dataset = load_dataset(f"mix:'{part}'*2+scenes:5?dev_fraction=0.5")
     assert len(dataset.epoch()) == 2 * (40 - len(dataset.examples("dev")) + 200) + 5
     assert dataset.examples("train")[0]["image/id"].startswith("ann/")
+    # The options of the last part are not those of the mix.
+    assert len(load_dataset(f"mix:scenes:5+'{part}'").epoch()) == 45
 
 
 def test_fractions_are_not_used_where_there_are_splits(tmp_path):
@@ -109,9 +111,13 @@ def test_fractions_are_not_used_where_there_are_splits(tmp_path):
     assert "split fractions not used" in str(summary)
 
 
-@pytest.mark.parametrize("count", [2, 3, 12])
-def test_a_small_dataset_has_a_dev_image(tmp_path, count):
-    names = [f"{i}.jpg" for i in range(count)]
+@pytest.mark.parametrize(
+    "names",
+    [[f"{i}.jpg" for i in range(count)] for count in (2, 3, 12)]
+    # By their hashes, all of these are dev images.
+    + [["coffee.jpg", "kitten.jpg"]],
+)
+def test_a_small_dataset_has_a_train_and_a_dev_image(tmp_path, names):
     for name in names:
         (tmp_path / name).touch()
     path = tmp_path / "c.csv"
@@ -120,7 +126,7 @@ def test_a_small_dataset_has_a_dev_image(tmp_path, count):
     dataset = load_dataset(path)
     assert {"train", "dev"} <= set(dataset.splits)
     assert "the dev split is so small (1)" in str(dataset.summary())
-    path.write_text("image,caption\n0.jpg,A dog\n")
+    path.write_text(f"image,caption\n{names[0]},A dog\n")
     assert len(load_dataset(path).splits) == 1
 
 

@@ -422,6 +422,15 @@ def test_there_is_a_most_number_of_members(monkeypatch):
     assert archive_members.MAX_MEMBERS > 5_000_000
 
 
+def test_a_bomb_of_headers_ends(monkeypatch):
+    monkeypatch.setattr(tar_archive, "FREE_MEMBERS", 100)
+    data = gzip.compress(tar(*[(f"{number % 9}.jpg", b"") for number in range(5_000)]))
+    Path("x.tar.gz").write_bytes(data)
+    found = rows("x.tar.gz")
+    assert found[-1] == ("x.tar.gz", "unreadable")
+    assert len(found) == 100 + len(data) // 32 + 1
+
+
 @pytest.mark.parametrize("read", [read_tar, read_zip])
 def test_what_is_no_archive(read):
     os.mkfifo("fifo")

@@ -107,7 +107,7 @@ def test_files_that_are_no_photos_are_counted():
     left_aside = LeftAside([".tags"])
     found = [photo.name for photo in find_photos("a", left_aside=left_aside)]
     assert found == ["a/1.jpg", "a/4.jfif", "a/5.jfi", "a/6.pjpeg", "a/7.mpo"]
-    assert str(left_aside) == ("2 .cr2, 1 .mp4, 1 linked folders, 1 without a suffix")
+    assert str(left_aside) == ("2 .cr2, 1 .mp4, 1 linked folder(s), 1 without a suffix")
 
 
 def test_names_of_others_fill_no_memory():

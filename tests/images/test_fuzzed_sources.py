@@ -204,3 +204,38 @@ test_zips, test_zips_for_long = fuzzed(check_zip, st.sampled_from(ZIPS), DAMAGE)
 test_lists, test_lists_for_long = fuzzed(
     check_list, LISTS, st.one_of(st.just([]), DAMAGE)
 )
+
+
+def check_round_trip(folder, members, format, compress, method):
+    """Whole archives are read as those that wrote them meant them."""
+    expected = {}
+    for name, data in members:
+        expected.setdefault(name + ".jpg", data)
+    with zipfile.ZipFile(folder / "x.zip", "w", method) as archive:
+        for name, data in expected.items():
+            archive.writestr(name, data)
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=format) as archive:
+        for name, data in expected.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    (folder / "x.tar").write_bytes(compress(file.getvalue()))
+    for path in ("x.zip", "x.tar"):
+        found = {photo.name[6:]: photo.read() for photo in find_photos(path)}
+        assert found == expected
+
+
+PARTS = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0/."),
+    min_size=1,
+    max_size=90,
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=5).map("/".join)
+test_whole_archives, test_whole_archives_for_long = fuzzed(
+    check_round_trip,
+    st.lists(st.tuples(NAMES, st.binary(max_size=1_500)), max_size=4),
+    st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    st.sampled_from([bytes, gzip.compress, bz2.compress, lzma.compress]),
+    st.sampled_from([0, 8, 12, 14]),
+)

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from captioner.images.image_converter import ImageConverter
+from captioner.images.image_decoder import why_not_decoded
 from captioner.images.image_files import ImageError, jpeg_scale, load_image
 
 PHOTOS = pathlib.Path(__file__).parents[2] / "../shared/flickr8k/Flicker8k_Dataset"
@@ -159,6 +160,11 @@ def animation(extension, frames):
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def decode(image_bytes):
     return ImageConverter().decode(image_bytes)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def why_not(image_bytes):
+    return why_not_decoded(image_bytes)
 
 
 def read_both(file):
@@ -764,9 +770,11 @@ def test_bad_content(content, kind, tmp_path, capfd):
         assert str(caught.value).startswith(f"{name}: ")
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
-    if kind != "too_large":
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            decode(content)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content)
+    if kind != "not_an_image" and not content.startswith(b"II*"):
+        reason = why_not(content).numpy().decode()
+        assert reason == caught.value.reason
 
 
 def test_bad_paths(tmp_path):

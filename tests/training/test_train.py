@@ -535,3 +535,25 @@ def test_an_epoch_of_a_mix_sees_the_images_of_a_part_as_often_as_its_weight(tmp_
         captioner.train(
             "mix:scenes:3*2+scenes:5", tmp_path / "run", **{**PLAIN, "batch_size": 12}
         )
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (
+            ["{}.jpg,一个女孩在草地上跳舞,train"],
+            "20 of 20 captions are written without sp",
+        ),
+        (["{}.jpg,a dog runs,train"], "no dev split, .* --dev-fraction 0.1 takes"),
+    ],
+)
+def test_a_dataset_that_cannot_make_a_captioner_is_refused(tmp_path, rows, message):
+    lines = ["image,caption,split"]
+    for number in range(20):
+        (tmp_path / f"{number}.jpg").touch()
+        lines += [row.format(number) for row in rows]
+    path = tmp_path / "c.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        captioner.train(path, tmp_path / "run", **PLAIN)
+    assert not (tmp_path / "run").exists()

@@ -32,8 +32,6 @@ def test_good_captions_need_no_advice():
 @pytest.mark.parametrize(
     "captions, min_count, reason",
     [
-        (["一只狗在草地上奔跑", "两个孩子在海边玩耍"] * 4, 4, "no spaces.*jieba"),
-        (["子供が公園で遊んでいる", "犬がボールを追いかける"], 1, "no spaces.*jieba"),
         (["a red dog", "two blue cats"], 4, "100% .*fewer than 4 times.*smaller min_c"),
         (["...", "!"], 1, "have no words: check the column"),
     ],

@@ -22,6 +22,7 @@ MAX_PARTS = 2**18  # a PNG of 2 GB in the usual parts of 8 KB has as many
 _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _EXIF_IN_JPEG = b"Exif\0\0"
 _PHOTOSHOP_IN_JPEG = b"Photoshop 3.0\0"
+_MOST_PADDING = 1_000  # bytes before a JPEG segment
 _MOST_IN_SEGMENT = 65_533  # bytes of a JPEG segment
 _XMP_IN_PNG = b"XML:com.adobe.xmp\0"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -127,7 +128,7 @@ def _block(data, start, end):
         raise ValueError("its metadata is too large")
     part = data[start:end]
     if data[:2] == b"\xff\xd8":
-        body = part[4:]
+        body = part.lstrip(b"\xff")[3:]  # after the marker and the length
         for head in (_XMP_IN_JPEG, _EXIF_IN_JPEG, _PHOTOSHOP_IN_JPEG):
             body = body.removeprefix(head)
         return body
@@ -143,16 +144,15 @@ def _block(data, start, end):
 
 def _jpeg_parts(data):
     at = 2
-    while (marker := data[at : at + 2])[:1] == b"\xff" and marker[1:] not in (
-        b"\xd9",  # the end, and
-        b"\xda",  # where pixels begin
-    ):
-        if len(marker) < 2:
-            raise ValueError("the file is damaged")
-        if marker == b"\xff\xff":  # padding
-            yield None, at, at + 1
+    while True:
+        start = at
+        while (marker := data[at : at + 2]) == b"\xff\xff":  # padding
             at += 1
-            continue
+            if at - start > _MOST_PADDING:
+                raise ValueError("the file is damaged")
+        # The end, or where pixels begin; or no marker at all.
+        if marker[:1] != b"\xff" or marker[1:] in (b"\xd9", b"\xda"):
+            return
         head = data[at + 2 : at + 4 + len(_XMP_IN_JPEG)]
         size = int.from_bytes(head[:2], "big")
         if len(head) < 2 or size < 2:
@@ -164,7 +164,7 @@ def _jpeg_parts(data):
             kind = "exif"
         elif marker == b"\xff\xed" and head[2:].startswith(_PHOTOSHOP_IN_JPEG):
             kind = "photoshop"
-        yield kind, at, at + 2 + size
+        yield kind, start, at + 2 + size
         at += 2 + size
 
 
@@ -249,6 +249,8 @@ def _webp_parts(data):
         # The padding of the last part is missing at times.
         yield kind, at, min(at + 8 + size + size % 2, max(end, at + 8 + size))
         at += 8 + size + size % 2
+    if at < end:
+        raise ValueError("the file is damaged")
 
 
 def _embed_in_webp(data, blocks):
