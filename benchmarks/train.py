@@ -1,11 +1,13 @@
-"""Steps per second of training: compiled by XLA and not, with CIDEr optimisation.
+"""Where the time of a training step goes: compiled by XLA and not, with CIDEr.
 
     python benchmarks/train.py [--mixer transformer] [--fusion attention] [--steps 5]
 
 The sizes are those of EfficientNet-Lite2's grid and Flickr8k; features are random and
 captions drawn with Flickr8k's lengths, since speed does not depend on what they say.
-Prints a table and one JSON line: seconds a step (the median), how long the first took
-(tracing, and compiling), the share of real tokens, and of the time the reward took.
+Prints a table and one JSON line: seconds per step (the median), of which forward,
+backward and optimizer; the matrix products of a step, and what share of the machine's
+rate of them the step reaches, measured in the same run; how long the first step takes
+(tracing and compiling); the share of real tokens; and the reward's share of the time.
 """
 
 import argparse
@@ -15,17 +17,20 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from captioner.images.image_converter import ImageConverter
 from captioner.tasks.caption_model import CaptionModel
 from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.tasks.preprocessor import CaptionPreprocessor
+from captioner.tasks.train_step import differentiate
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
+from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.optimizers import adamw
 from captioner.training.row_batches import RowBatches
-from captioner.training.training_run import Crossentropy, Step
+from captioner.training.step import Step
 
 POSITIONS, WIDTH, VOCABULARY = 81, 1280, 2900
 
@@ -39,6 +44,52 @@ def drawn_captions(number, random):
     return [
         [" ".join(random.choice(words, n, p=chances)) for n in row] for row in lengths
     ]
+
+
+def seconds_of(function, number):
+    """The median time of a call, after a first one that traces."""
+    function()
+    seconds = []
+    for _ in range(number):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def product_rate(number, size=1024):
+    """Floating-point operations per second of one large matrix product, float32."""
+    matrix = tf.random.normal((size, size))
+    product = tf.function(lambda: tf.linalg.matmul(matrix, matrix))
+    return 2 * size**3 / seconds_of(lambda: product().numpy(), number)
+
+
+def product_operations(model, rows, length):
+    """Floating-point operations of the matrix products of one step: each kernel meets
+    each position of the caption or of the image, attention's products come on top, and
+    backward takes twice as many as forward."""
+    total = 0
+    for weight in model.trainable_weights:
+        if weight.name == "embeddings" or len(weight.shape) < 2:
+            continue
+        positions = POSITIONS if weight.shape[0] == WIDTH else length
+        total += 2 * positions * int(np.prod(weight.shape))
+    width = model.hidden_dim * model.num_layers
+    if model.mixer == "transformer":
+        total += 4 * length * length * width
+    if model.fusion == "attention":
+        total += 4 * length * POSITIONS * width
+    return 3 * rows * total
+
+
+def parts_of_a_step(model, stage, batch, number):
+    """Seconds of forward, and of forward and backward."""
+    forward = tf.function(lambda: stage.objective(model, batch)[0])
+    both = tf.function(lambda: differentiate(model, stage.objective, batch))
+    return (
+        seconds_of(lambda: forward().numpy(), number),
+        seconds_of(lambda: both()[-1].numpy(), number),
+    )
 
 
 def main():
@@ -67,7 +118,7 @@ def main():
         arguments.batch_size * batches.padded_length(batch) for batch in plan
     )
     results = {"real_tokens": round(float(real), 3)}
-    print(f"real tokens: {real:.1%}\n\n| | first step | a step |\n|---|---|---|")
+    print(f"real tokens: {real:.1%}\n\n| | first step | each step |\n|---|---|---|")
     reward = CiderReward(tokenizer, captions)
     for name, jit_compile in (
         ("crossentropy", False),
@@ -102,6 +153,27 @@ def main():
         key = f"{name}, compiled" if jit_compile else name
         results[key] = statistics.median(seconds[1:])
         print(f"| {key} | {seconds[0]:.1f} s | {results[key]:.3f} s |", flush=True)
+        if key == "crossentropy":
+            shape = batch[0]["token_ids"].shape
+            forward, both = parts_of_a_step(model, stage, batch, arguments.steps)
+            rate = product_rate(arguments.steps)
+            operations = product_operations(model, *shape)
+            parts = {
+                "forward": forward,
+                "backward": both - forward,
+                "optimizer": results[key] - both,
+                "bare products": operations / rate,
+                "share of the product rate": operations / rate / results[key],
+            }
+            results |= {f"crossentropy: {each}": parts[each] for each in parts}
+            for part in ("forward", "backward", "optimizer"):
+                print(f"| of which {part} | | {parts[part]:.3f} s |")
+            print(
+                f"| its products alone, {operations / 1e9:.1f} GFLOP at "
+                f"{rate / 1e9:.0f} GFLOP/s | | {parts['bare products']:.3f} s, "
+                f"{parts['share of the product rate']:.0%} of the step |",
+                flush=True,
+            )
         if name == "cider":
             share = stage.notes["seconds"] / len(seconds) / results[key]
             results[f"{key}: reward's share"] = round(share, 4)

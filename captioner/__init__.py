@@ -39,6 +39,7 @@ _HOMES = {
     "ImageError": "images.image_files",
     "PresetError": "presets",
     "RandomSampler": "samplers",
+    "Task": "tasks.task",
     "Tokenizer": "tokenizers.tokenizer",
     "VisionBackbone": "backbones",
     "backbone_names": "backbones",
@@ -54,6 +55,7 @@ _HOMES = {
     "merge": "captioning.merge",
     "train": "training.train",
 }
+_KERAS_ROOMS = "backbones evaluating exporting features samplers tasks training".split()
 _SUBPACKAGES = ("backbones", "datasets", "decoders", "metrics", "samplers")
 
 __all__ = ["__version__", *_HOMES, *_SUBPACKAGES]
@@ -66,6 +68,10 @@ def __getattr__(name):
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name].partition(".")[0] in _KERAS_ROOMS:
+        # Or Keras would say it, in a traceback of several screens.
+        keras_settings = importlib.import_module(f"{__name__}.keras_settings")
+        keras_settings.check_backend()
     home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     return getattr(home, name)
 

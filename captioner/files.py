@@ -7,6 +7,7 @@ is complete. A process that is killed leaves no half-written file under a real n
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -75,7 +76,7 @@ def atomic_write(path, mode="wb", token=None, replace=True, sync=False, **argume
 
 
 def _create(path):
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o666)
 
 
@@ -89,6 +90,30 @@ def _rename_to_new(part, path):
         if os.path.lexists(path):
             raise FileExistsError(17, "File exists", str(path)) from error
         os.rename(part, path)
+
+
+@contextlib.contextmanager
+def as_text(file, errors="strict", newline=None):
+    """A binary file as a UTF-8 text file, which is not closed at the end.
+
+    Args:
+        file: a file that is open for writing.
+        errors, newline: as for `open`.
+
+    Example:
+
+    ```python
+    with files.atomic_write("captions.csv") as file, files.as_text(file) as text:
+        text.write("a dog")
+    ```
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8", errors=errors, newline=newline)
+    try:
+        yield text
+        text.flush()
+    finally:
+        with contextlib.suppress(OSError):  # a full disk failed in `flush` already
+            text.detach()
 
 
 @contextlib.contextmanager

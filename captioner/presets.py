@@ -14,22 +14,28 @@ This file knows nothing of models: it reads and writes files. Nothing in a prese
 is ever run as code.
 """
 
+import collections
 import contextlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import pathlib
 import secrets
+import stat
 import zipfile
 
 from captioner.files import atomic_folder, file_sha256, write_json
 
+DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"
 # Files that people edit after a preset is made, so without a checksum.
 UNCHECKED_FILES = (METADATA_FILE, "README.md")
+MAX_JSON_BYTES = 2**24  # far more than any preset needs
+MAX_STORED = 100_000  # groups and tensors in a weights file
 
 
 class PresetError(ValueError):
@@ -66,7 +72,9 @@ def list_presets():
 
 
 def find_preset(name):
-    """The folder of a preset, from its path or its name.
+    """The folder of a preset, from its name or its path.
+
+    A folder here with the name of a known preset is meant only as `./NAME`.
 
     Raises:
         PresetError: there is none; the message lists those that there are.
@@ -78,15 +86,39 @@ def find_preset(name):
     'efficientnet_lite2_imagenet'
     """
     path = pathlib.Path(name).expanduser()
-    if (path / CONFIG_FILE).is_file():
+    with contextlib.suppress(PresetError):
+        return find_named_preset(name)
+    if _is_file(path / CONFIG_FILE):
         return path
+    return find_named_preset(name)  # which lists the names
+
+
+def find_named_preset(name):
+    """The folder of a preset from its name alone, whatever lies in the working folder.
+
+    Raises:
+        PresetError: there is none; the message lists those that there are.
+
+    Example:
+
+    >>> from captioner import presets
+    >>> presets.find_named_preset("efficientnet_lite2_imagenet").name
+    'efficientnet_lite2_imagenet'
+    """
     # A bare name only: "../x" must not climb out of the folders.
-    if path.name == str(name):
+    if pathlib.Path(name).name == str(name):
         for folder in preset_folders():
-            if (folder / path / CONFIG_FILE).is_file():
-                return folder / path
+            if _is_file(folder / name / CONFIG_FILE):
+                return folder / name
     known = ", ".join(preset.name for preset in list_presets()) or "none"
     raise PresetError(f"No preset {str(name)!r} (neither a folder nor one of: {known})")
+
+
+def _is_file(path):
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def read_json(preset, file_name):
@@ -97,12 +129,33 @@ def read_json(preset, file_name):
     """
     path = pathlib.Path(preset) / file_name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_bytes(preset, file_name, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, PresetError):
+            raise
         raise PresetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise PresetError(f"{path}: holds a {type(value).__name__}, not a dict")
     return value
+
+
+def read_bytes(preset, file_name, most):
+    """The bytes of one of a preset's files.
+
+    Raises:
+        PresetError: the file is missing, is no plain file, or has more than `most`
+            bytes.
+    """
+    path = pathlib.Path(preset) / file_name
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ValueError("not a file")
+        if status.st_size > most:
+            raise ValueError(f"{status.st_size:,} bytes, more than {most:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PresetError(f"{path}: cannot be read ({error})") from error
 
 
 def verify_preset(preset):
@@ -115,16 +168,23 @@ def verify_preset(preset):
     expected = read_json(preset, METADATA_FILE).get("files")
     if not isinstance(expected, dict):
         raise PresetError(f"{preset / METADATA_FILE}: lists no files")
-    assets = (path for path in (preset / "assets").rglob("*") if path.is_file())
+    assets = (path for path in (preset / "assets").rglob("*") if not path.is_dir())
     assets = (path.relative_to(preset).as_posix() for path in assets)
     for required in (CONFIG_FILE, WEIGHTS_FILE, *assets):
         if required not in expected:
             raise PresetError(f"{preset / METADATA_FILE}: no checksum of {required}")
     for file_name, checksum in expected.items():
         path = preset / file_name
-        if not path.resolve().is_relative_to(preset.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(preset.resolve())
+            is_there = path.is_file()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise PresetError(
+                f"{preset / METADATA_FILE}: names a file {file_name!r} ({error})"
+            ) from error
+        if not inside:
             raise PresetError(f"{preset}: names a file outside itself, {file_name}")
-        if not path.is_file():
+        if not is_there:
             raise PresetError(f"{path}: missing from the preset")
         if file_sha256(path) != checksum:
             raise PresetError(f"{path}: does not match its checksum (damaged?)")
@@ -218,6 +278,96 @@ def save_weights(model, path, dtype="float32"):
         model.optimizer = optimizer
         whole.unlink(missing_ok=True)
     path.write_bytes(shrink_weights(weights) if dtype == "float16" else weights)
+
+
+def check_weights(model, path):
+    """Refuse a weights file that does not hold what a model needs, before it is read.
+
+    A file of HDF5 may name other files, claim tensors of any size that it does not
+    hold, and hold others than those of the model. Nothing of that reaches the memory.
+
+    Args:
+        model: a Keras model; its variables need not have values yet.
+        path: a `.weights.h5` file.
+
+    Raises:
+        PresetError: it is such a file, or none of HDF5.
+    """
+    stored = collections.Counter(_stored_shapes(path))
+    wanted = collections.Counter(tuple(variable.shape) for variable in model.variables)
+    # Keras itself refuses a file that lacks weights.
+    for shape in stored - wanted:
+        raise PresetError(
+            f"{path}: holds weights of the shape {shape}, which the model of "
+            f"{CONFIG_FILE} does not have"
+        )
+    needed = sum(math.prod(variable.shape) for variable in model.weights)
+    held = sum(n * math.prod(shape) for shape, n in stored.items())
+    if needed > held:
+        raise PresetError(
+            f"{path}: holds {held:,} numbers, and the model of {CONFIG_FILE} has "
+            f"{needed:,} weights"
+        )
+
+
+def load_weights(model, path):
+    """Give a Keras model the weights of a file that `check_weights` has passed.
+
+    Raises:
+        PresetError: the file is damaged, or weights are not finite numbers.
+    """
+    import numpy as np
+
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise PresetError(f"{path}: cannot be read ({reason})") from error
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise PresetError(
+                f"{path}: {weight.path} holds values that are not finite numbers"
+            )
+
+
+def _stored_shapes(path):
+    """The shapes of all tensors that a file of HDF5 holds in itself."""
+    import h5py
+
+    def refuse(name, what):
+        raise PresetError(f"{path}: {name} {what}, which a preset must not")
+
+    shapes, seen = [], set()
+    try:
+        with h5py.File(path, "r") as file:
+            groups = [file]
+            while groups:
+                group = groups.pop()
+                for name in group:
+                    # Before it is opened, which may open other files.
+                    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                        refuse(name, "is a link to another place")
+                    item = group[name]
+                    place = h5py.h5o.get_info(item.id).addr
+                    if place in seen or len(seen) > MAX_STORED:
+                        refuse(name, "is stored twice, or one of too many")
+                    seen.add(place)
+                    if isinstance(item, h5py.Group):
+                        groups.append(item)
+                        continue
+                    if not isinstance(item, h5py.Dataset) or item.dtype.kind in "OSU":
+                        refuse(name, "is no tensor")
+                    if item.external or item.is_virtual:
+                        refuse(name, "is stored outside the file")
+                    if item.size and item.id.get_storage_size() < item.nbytes:
+                        refuse(name, "is not stored in full")
+                    shapes.append(item.shape)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, PresetError):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise PresetError(f"{path}: cannot be read ({reason})") from error
+    return shapes
 
 
 def shrink_weights(weights):

@@ -1,10 +1,11 @@
-"""How far long work has come: a bar on a terminal, plain lines elsewhere."""
+"""The progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 import json
-import sys
 import time
 
 from tqdm import tqdm
+
+from captioner.terminal import is_terminal, printable, say
 
 LINE_INTERVAL = 30  # seconds between two lines
 PROGRESS_MODES = ("auto", "json", "none")
@@ -13,7 +14,7 @@ PROGRESS_MODES = ("auto", "json", "none")
 def progress_bar(desc, total, initial=0, unit="photo"):
     """A `tqdm` bar with rate and remaining time, on standard error.
 
-    Where standard error is no terminal, as in a log file, it writes a whole line
+    Where standard error is not a terminal, as in a log file, it writes a whole line
     now and then instead of redrawing one.
 
     Example:
@@ -21,7 +22,7 @@ def progress_bar(desc, total, initial=0, unit="photo"):
     >>> with progress_bar("features", total=3) as bar:
     ...     bar.update(3)
     """
-    if sys.stderr.isatty():
+    if is_terminal():
         return tqdm(desc=desc, total=total, initial=initial, unit=unit)
     return tqdm(
         desc=desc,
@@ -42,18 +43,18 @@ class _Lines:
     def write(self, text):
         text = text.strip("\r\n ")
         if text:
-            sys.stderr.write(text + "\n")
+            say(text)
 
     def flush(self):
-        sys.stderr.flush()
+        pass  # each line is written at once
 
 
 class RunProgress:
-    """How far a run over photos has come: rate, time left, failures.
+    """The progress of a run over photos: rate, time left, failures.
 
     Args:
-        mode: "auto" (a bar on a terminal, plain lines elsewhere), "json" (an object a
-            line on standard error) or "none".
+        mode: "auto" (a bar on a terminal, plain lines elsewhere), "json" (one object
+            per line on standard error) or "none".
         total: how many photos there are, or None; it may be set later.
 
     Example:
@@ -70,23 +71,29 @@ class RunProgress:
             )
         self.total = total
         self.done = self.failed = self.known = 0
+        self.left_aside = {}  # suffix to number of files, told at the end
         self._mode, self._bar = mode, None
-        if mode == "auto" and sys.stderr.isatty():
+        if mode == "auto" and is_terminal():
             self._bar = tqdm(
                 desc="captions",
                 bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}",
                 leave=False,
             )
-        self._begin = self._told = time.monotonic()
+        self._told = time.monotonic()
+        # The rate is counted from the first results on: what comes before them (the
+        # model is loaded) comes once.
+        self._first, self._first_seen = None, 0
 
     def update(self, done=0, failed=0, known=0):
-        """So many more are captioned, have failed, or were known already."""
+        """Count more photos that are captioned, have failed, or were known already."""
         self.done += done
         self.failed += failed
         self.known += known
         if self._mode == "none" or not self.done + self.failed + self.known:
             return
         now = time.monotonic()
+        if self._first is None and done + failed:
+            self._first, self._first_seen = now, self.done + self.failed
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.n = self.done + self.failed + self.known
@@ -97,17 +104,25 @@ class RunProgress:
                 self._bar.refresh()
         elif now - self._told >= (2 if self._mode == "json" else LINE_INTERVAL):
             self._told = now
-            text = f"captions: {self._line()}"
             if self._mode == "json":
-                text = json.dumps({"event": "progress", **self.state()})
-            print(text, file=sys.stderr, flush=True)
+                say(json.dumps({"event": "progress", **self.state()}))
+            else:
+                say(f"captions: {self._line()}")
+
+    def note(self, text):
+        """Say something that the user should know."""
+        if self._mode == "json":
+            say(json.dumps({"event": "note", "text": text}))
+        elif self._mode == "auto":
+            say(f"note: {printable(text)}")
 
     def state(self):
-        """dict of done, failed, known, total, rate (photos a second) and
+        """dict of done, failed, known, total, rate (photos per second) and
         remaining_seconds; what is not known is None."""
         seen = self.done + self.failed
-        seconds = time.monotonic() - self._begin
-        rate = seen / seconds if seen and seconds > 0 else None
+        seconds = 0 if self._first is None else time.monotonic() - self._first
+        counted = seen - self._first_seen
+        rate = counted / seconds if counted and seconds > 0 else None
         left = None
         if rate and self.total is not None:
             left = max(0, self.total - seen - self.known) / rate
@@ -138,3 +153,8 @@ class RunProgress:
     def __exit__(self, *error):
         if self._bar is not None:
             self._bar.close()
+        if self.left_aside and self._mode == "json":
+            say(json.dumps({"event": "left_aside", "files": self.left_aside}))
+        elif self.left_aside and self._mode == "auto":
+            files = [f"{number:,} {key}" for key, number in self.left_aside.items()]
+            say(f"left aside: {', '.join(files)}")

@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state_folder(tmp_path_factory):
+    """A folder for the key of journals: tests leave the user's own alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository():
     """The root of the checkout."""
@@ -59,6 +67,7 @@ def tiny_captioner(tiny_backbone, loud_weights):
         tokenizer.vocabulary_size,
         tiny_backbone.feature_shape,
         tiny_backbone,
+        fusion="additive",
         num_layers=2,
         hidden_dim=16,
     )

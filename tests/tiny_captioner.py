@@ -32,6 +32,8 @@ def tiny_captioner():
         tokenizer.vocabulary_size,
         backbone.feature_shape,
         backbone,
+        fusion="additive",
+        num_layers=1,
         hidden_dim=32,
         dropout=0.0,
     )

@@ -1,12 +1,15 @@
 """The image side of a captioner: pixels in, a row of feature vectors out."""
 
 import hashlib
+import json
 import warnings
 
 import keras
 
 from captioner import presets
 from captioner.backbones import efficientnet_lite
+from captioner.backbones.own_network import deserialize_network, network_grid
+from captioner.keras_settings import check_settings
 
 # name: (constructor in keras.applications, module with its preprocess_input,
 #        side in pixels that its ImageNet weights were trained at)
@@ -68,27 +71,34 @@ def backbone_names():
 
 @keras.saving.register_keras_serializable(package="captioner")
 class VisionBackbone(keras.Model):
-    """An image network without its classifier, by name.
+    """An image network without its classifier, by name, or a network of your own.
 
     Takes RGB pixels from 0 to 255 for every network: the scaling, channel order
-    and mean that its weights expect are applied inside.
+    and mean that its weights expect are applied inside. A network of your own does
+    that itself, with `keras.layers.Rescaling` for example.
 
     Args:
-        architecture: one of `backbone_names()`, as "vgg16" or "resnet50".
+        architecture: one of `backbone_names()`, as "vgg16" or "resnet50"; or a
+            `keras.Model` that makes a grid of features, float32 (B, h, w, E), of
+            pixels (B, H, W, 3). To be saved in a preset it consists of Keras' own
+            layers and of classes that are registered, as those of any Keras model; it
+            needs no `Lambda`.
         image_size: (height, width) in pixels; by default the size that the
-            network's ImageNet weights were trained at.
+            network's ImageNet weights were trained at, or that of your network's
+            input.
         pooling: None for the grid of features, one vector per image position;
             "avg" for their mean, one vector per image.
         weights: "imagenet" (downloaded by Keras, or shipped with captioner for
             EfficientNet-Lite), the path of a `.weights.h5` file, or None for
-            random ones.
+            random ones. A network of your own keeps those that it has.
+        trainable: whether the network learns in `fit`; see also `unfreeze`.
 
     Input: float32 (B, H, W, 3), RGB, 0 to 255.
     Output: float32 (B, P, E); P is 1 with `pooling="avg"`.
 
     Raises:
-        ValueError: unknown `architecture` or `pooling`, or the weights are those
-            of another network.
+        ValueError: unknown `architecture` or `pooling`, the weights are those
+            of another network, or a network of your own has another input or output.
         OSError: the weights cannot be found, read or downloaded.
 
     Example:
@@ -97,6 +107,11 @@ class VisionBackbone(keras.Model):
     >>> backbone = VisionBackbone("vgg16", image_size=(64, 64), weights=None)
     >>> backbone(np.zeros((1, 64, 64, 3), "float32")).shape
     TensorShape([1, 4, 512])
+    >>> own = keras.Sequential([
+    ...     keras.Input((64, 64, 3)), keras.layers.Rescaling(1 / 255),
+    ...     keras.layers.Conv2D(32, 3, strides=16, activation="relu")])
+    >>> VisionBackbone(own).feature_shape
+    (16, 32)
     """
 
     def __init__(
@@ -108,31 +123,38 @@ class VisionBackbone(keras.Model):
         trainable=False,
         **kwargs,
     ):
-        if architecture not in backbone_names():
-            raise ValueError(
-                f"architecture must be one of {', '.join(backbone_names())}. "
-                f"Received: architecture={architecture}"
-            )
         if pooling not in (None, "avg"):
             raise ValueError(
                 f"pooling must be None or 'avg'. Received: pooling={pooling}"
             )
+        check_settings()
+        own = isinstance(architecture, keras.Model)
+        if not own and architecture not in backbone_names():
+            raise ValueError(
+                f"architecture must be one of {', '.join(backbone_names())}, or a "
+                f"keras.Model. Received: architecture={architecture}"
+            )
         super().__init__(**kwargs)
-        self.architecture = architecture
-        if image_size is None:
-            image_size = (default_image_side(architecture),) * 2
-        self.image_size = tuple(image_size)
+        if own:
+            self.architecture = architecture.name
+            self.network, self.normalize = architecture, _as_they_are
+            self.image_size, grid_shape = network_grid(architecture, image_size)
+        else:
+            self.architecture = architecture
+            if image_size is None:
+                image_size = (default_image_side(architecture),) * 2
+            self.image_size = tuple(image_size)
+            self.network, self.normalize = _build_network(
+                architecture, (*self.image_size, 3), weights
+            )
+            grid_shape = self.network.output_shape[1:]
+        self.is_own_network = own
         self.pooling = pooling
-        self.network, self.normalize = _build_network(
-            architecture, (*self.image_size, 3), weights
-        )
         # After the network exists, so that freezing reaches its layers.
         self.trainable = trainable
-        positions = self.network.output_shape[1] * self.network.output_shape[2]
-        self.feature_shape = (
-            1 if pooling else positions,
-            self.network.output_shape[3],
-        )
+        height, width, channels = grid_shape
+        self.grid = (height, width)
+        self.feature_shape = (1 if pooling else height * width, channels)
         self.built = True
 
     def call(self, images, training=None):
@@ -186,21 +208,40 @@ class VisionBackbone(keras.Model):
         digest = hashlib.sha256(
             f"{self.architecture} {self.image_size} {self.pooling}".encode()
         )
+        if self.is_own_network:
+            config = keras.saving.serialize_keras_object(self.network)
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         for weight in self.network.weights:
             digest.update(keras.ops.convert_to_numpy(weight).tobytes())
         return digest.hexdigest()
 
     def get_config(self):
         # The weights lie beside the configuration, in the preset's weights file.
+        architecture = self.architecture
+        if self.is_own_network:
+            architecture = keras.saving.serialize_keras_object(self.network)
+            architecture.pop("compile_config", None)
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,
-            "architecture": self.architecture,
+            "architecture": architecture,
             "image_size": self.image_size,
             "pooling": self.pooling,
             "weights": None,
             "trainable": self.trainable,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        """The network that `get_config` describes, with random weights.
+
+        A configuration names no file and no download to take weights from, whatever it
+        holds; and no class but Keras' own and those that are registered.
+        """
+        config = {**config, "weights": None}
+        if isinstance(config["architecture"], dict):
+            config["architecture"] = deserialize_network(config["architecture"])
+        return cls(**config)
 
 
 def default_image_side(architecture):
@@ -221,14 +262,26 @@ def _build_network(architecture, input_shape, weights):
             _load_weights(network, weights)
         return network, _normalize_lite
     constructor, module, _ = KERAS_APPLICATIONS[architecture]
-    network = getattr(keras.applications, constructor)(
-        include_top=False,
-        weights="imagenet" if weights == "imagenet" else None,
-        input_shape=input_shape,
-    )
+    try:
+        network = getattr(keras.applications, constructor)(
+            include_top=False,
+            weights="imagenet" if weights == "imagenet" else None,
+            input_shape=input_shape,
+        )
+    except Exception as error:
+        if type(error) is not Exception:  # which Keras raises for a failed download
+            raise
+        raise OSError(
+            f"The ImageNet weights of {architecture} cannot be downloaded ({error}). "
+            "Connect to the network, or give the path of a .weights.h5 file as weights."
+        ) from error
     if weights not in (None, "imagenet"):
         _load_weights(network, weights)
     return network, getattr(keras.applications, module).preprocess_input
+
+
+def _as_they_are(images):
+    return images
 
 
 def _normalize_lite(images):

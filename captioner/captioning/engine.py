@@ -1,19 +1,21 @@
 """The model at work on batches of photos: reading, decoding, network and words overlap.
 
-While one batch is in the network, another is turned into words and the next ones are
-read and decoded, in processes of their own.
+While one batch is in the network, captions are generated for another and the next ones
+are read and decoded, in processes of their own.
 """
 
 import collections
 import concurrent.futures
-import os
 import threading
 
-from captioner.features.litert_network import image_network
+import numpy as np
+
+from captioner.captioning.engine_options import default_workers
 from captioner.images.decode_workers import DecodeWorkers
 from captioner.images.image_files import ImageError
 
 MOST_AT_ONCE = 4  # batches in the model; each takes memory
+MOST_BYTES_AHEAD = 2**29  # of photos that wait for the model
 
 
 class Captioned:
@@ -21,56 +23,53 @@ class Captioned:
 
     Attributes:
         captions: list of [text, score], the best first; None where the content is the
-            one known before.
+            same as before.
         digest: bytes, of the file's content.
         thumbnail: bytes of a small JPEG, or None.
+        confidence: float, how likely the first caption is right, 0 to 1, or None.
     """
 
-    def __init__(self, captions, digest, thumbnail):
+    def __init__(self, captions, digest, thumbnail, confidence=None):
         self.captions, self.digest, self.thumbnail = captions, digest, thumbnail
+        self.confidence = confidence
 
 
 class BatchCaptioner:
-    """Batches of converted photos to captions; what does not fit the memory is halved.
+    """Captions batches of converted photos; halves a batch that does not fit in memory.
 
     Args:
-        captioner: an `ImageCaptioner`.
-        num_captions: how many of each photo.
-        num_threads: that one call may use on the image network.
+        task: a `Task`.
+        num_captions: number of captions of each photo.
+        num_threads: number of threads that one call may use.
     """
 
-    def __init__(self, captioner, num_captions=1, num_threads=1):
+    def __init__(self, task, num_captions=1, num_threads=1):
         import tensorflow as tf
 
         self._tf = tf
-        self._captioner = captioner
+        self.task = task.replaced(num_captions=num_captions, num_threads=num_threads)
         self.num_captions = num_captions
-        converter = captioner.preprocessor.image_converter
-        self.image_size = converter.image_size
-        self._convert = tf.function(
-            converter,
-            input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)],
-            autograph=False,
-        )
-        backbone = captioner.caption_model.vision_backbone
-        # None for an ensemble, whose members have each their own.
-        self._encode = backbone and image_network(backbone, num_threads)
+        self.image_size = task.image_size
         self._largest = None  # batch that is known to fit
 
     def resize(self, pixels):
-        """uint8 (H, W, 3) -> what the network takes, float32.
+        """uint8 (H, W, 3) -> what the task takes.
 
         Raises:
             ImageError: there is no memory for it.
         """
         try:
-            return self._convert(pixels)
+            return self.task.convert(pixels)
         except (MemoryError, self._tf.errors.OpError) as error:
             raise _model_failed(error) from error
 
+    def bytes_of(self, image):
+        """The bytes of memory that a converted photo takes."""
+        return sum(np.asarray(each).nbytes for each in self._tf.nest.flatten(image))
+
     def __call__(self, images):
         """Converted photos, a list of float32 (H, W, 3) -> for each a list of
-        [text, score], or an `ImageError` of the kind "failed"."""
+        [text, score] and the confidence, or an `ImageError` of the kind "failed"."""
         step = min(len(images), self._largest or len(images))
         results = []
         for start in range(0, len(images), step or 1):
@@ -79,14 +78,7 @@ class BatchCaptioner:
 
     def _run(self, images):
         try:
-            batch = self._tf.nest.map_structure(
-                lambda *each: self._tf.stack(each), *images
-            )
-            if self._encode is None:
-                found = self._captioner.batch_results(batch)
-            else:
-                features = self._encode(batch)
-                found = self._captioner.generate_results(features, len(images))
+            found = self.task.write(images)
         # RuntimeError: of LiteRT, where there is no room for its tensors.
         except (MemoryError, RuntimeError, self._tf.errors.OpError) as error:
             if len(images) == 1:
@@ -96,12 +88,19 @@ class BatchCaptioner:
             half = (len(images) + 1) // 2
             return self._run(images[:half]) + self._run(images[half:])
         return [
-            [
-                [each.text, round(each.score, 4)]
-                for each in result.hypotheses[: self.num_captions]
-            ]
+            (
+                [
+                    [each.text, _rounded(each.score)]
+                    for each in result.hypotheses[: self.num_captions]
+                ],
+                _rounded(result.confidence),
+            )
             for result in found
         ]
+
+
+def _rounded(value):
+    return None if value is None else round(value, 4)
 
 
 def _model_failed(error):
@@ -113,27 +112,24 @@ class LocalEngine:
     """Captions batches on this machine.
 
     Args:
-        load: function that returns an `ImageCaptioner`; called when there is work.
-        num_captions: how many of each photo.
-        num_workers: decoding processes.
-        time_limit, max_pixels: see `DecodeWorkers`.
-        thumbnails: whether each photo gets one.
+        load: function that returns a `Task`; called when there is work.
+        options: `EngineOptions`.
     """
 
-    def __init__(
-        self, load, num_captions, num_workers, time_limit, max_pixels, thumbnails
-    ):
-        self._load, self._num_captions = load, num_captions
-        self._workers = DecodeWorkers(num_workers, time_limit, max_pixels)
-        # Several: the words of one batch are found while the network sees the next;
-        # and one core each is used better than several by one.
-        cores = default_num_workers()
+    def __init__(self, load, options):
+        self._load, self._options = load, options
+        self._workers = DecodeWorkers(
+            options.workers, options.time_limit, options.max_pixels
+        )
+        # Several models: one generates captions while another encodes the next batch,
+        # and one core for each is used better than several cores by one.
+        cores = default_workers()
         num_models = max(2, min(cores, MOST_AT_ONCE))
         self._num_threads = max(1, cores // num_models)
         self._ahead = num_models + 1
         self._models = concurrent.futures.ThreadPoolExecutor(num_models, "model")
-        self._thumbnails = thumbnails
         self._model, self._loading = None, threading.Lock()
+        self._image_bytes = 0  # of a converted photo, once there was one
 
     def run(self, batches):
         """Caption batches as they come, some of them ahead.
@@ -148,27 +144,39 @@ class LocalEngine:
         waiting = collections.deque()
         for batch in batches:
             waiting.append((batch, self._start(batch)))
-            while len(waiting) > self._ahead or waiting and waiting[0][1].done():
+            while waiting and (waiting[0][1].done() or self._is_enough(waiting)):
                 batch, future = waiting.popleft()
                 yield batch, future.result()
         for batch, future in waiting:
             yield batch, future.result()
 
+    def _is_enough(self, waiting):
+        """Whether no more batches should be begun before the first one is done."""
+        photos = [each.photo for batch, _ in waiting for each in batch]
+        held = sum(photo.num_bytes_held + self._image_bytes for photo in photos)
+        return len(waiting) > self._ahead or held > MOST_BYTES_AHEAD
+
     def _start(self, batch):
         if not batch:
             return self._models.submit(list)
 
+        def image_size():
+            return self._loaded().image_size
+
         def resize(decoded):
             if decoded.pixels is None:
                 return decoded, None
-            return decoded, self._loaded().resize(decoded.pixels)
+            image = self._loaded().resize(decoded.pixels)
+            if not self._image_bytes:
+                self._image_bytes = self._model.bytes_of(image)
+            return decoded, image
 
         decoding = [
             self._workers.submit(
                 each.photo,
                 each.known_digest,
-                self._thumbnails,
-                self._loaded().image_size,
+                self._options.thumbnails,
+                image_size,
                 then=resize,
             )
             for each in batch
@@ -180,7 +188,7 @@ class LocalEngine:
         with self._loading:
             if self._model is None:
                 self._model = BatchCaptioner(
-                    self._load(), self._num_captions, self._num_threads
+                    self._load(), self._options.num_captions, self._num_threads
                 )
         return self._model
 
@@ -197,11 +205,11 @@ class LocalEngine:
                 images.append((len(outcomes) - 1, image))
         if images:
             rows, images = zip(*images)
-            for row, captions in zip(rows, self._model(list(images))):
-                if isinstance(captions, ImageError):
-                    outcomes[row] = captions
+            for row, found in zip(rows, self._model(list(images))):
+                if isinstance(found, ImageError):
+                    outcomes[row] = found
                 else:
-                    outcomes[row].captions = captions
+                    outcomes[row].captions, outcomes[row].confidence = found
         return outcomes
 
     def close(self):
@@ -209,8 +217,3 @@ class LocalEngine:
         self._models.shutdown(wait=False, cancel_futures=True)
         self._workers.close()
         self._models.shutdown(wait=True)
-
-
-def default_num_workers():
-    """A decoding process for each core that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -1,6 +1,7 @@
 """The files of a whole run, made from what is known of its photos."""
 
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import pathlib
 from captioner.captioning.result import CaptionResult
 from captioner.captioning.writers import TABLES, write_errors
 from captioner.captioning.writers.parquet import import_pyarrow
+from captioner.files import as_text, atomic_write
 from captioner.presets import versions
 
 ERRORS_FILE = "errors.csv"
@@ -16,22 +18,43 @@ MANIFEST_FILE = "run.json"
 
 def result_of(entry, style):
     """The `CaptionResult` of a journal's `Entry`."""
-    if not entry.captions:
+    if entry.failed:
         return CaptionResult(entry.name, error=entry.reason, kind=entry.kind)
-    texts = tuple(text for text, _ in styled(entry, style).captions)
-    scores = tuple(score for _, score in entry.captions)
+    texts = tuple(text for text, _ in captions_of(entry, style))
+    scores = tuple(score for _, score in entry.payload["captions"])
     return CaptionResult(
-        entry.name, texts[0], scores[0], None, entry.kind, texts, scores
+        entry.name,
+        texts[0],
+        scores[0],
+        None,
+        entry.kind,
+        texts,
+        scores,
+        entry.payload.get("confidence"),
     )
 
 
-def styled(entry, style):
-    """The entry with its captions in their final form; those of people stay theirs."""
-    if not entry.captions or entry.kind == "kept":
-        return entry
-    return entry._replace(
-        captions=[[style(text), score] for text, score in entry.captions]
-    )
+def captions_of(entry, style):
+    """The captions of a journal's `Entry` in their final form, a list of [text, score];
+    captions by people stay as they are."""
+    captions = entry.payload["captions"]
+    if entry.kind == "kept":
+        return captions
+    return [[style(text), score] for text, score in captions]
+
+
+def shard_path(path, shard):
+    """The path of one shard's file: captions.csv -> captions-1-of-3.csv.
+
+    Args:
+        path: `pathlib.Path`.
+        shard: (i, n), or None.
+    """
+    if shard is None:
+        return path
+    ending = f"-{shard[0]}-of-{shard[1]}"
+    # A user may give the name that the file gets anyway.
+    return path if path.stem.endswith(ending) else path.with_stem(path.stem + ending)
 
 
 def check_outputs(outputs, journal=None, overwrite=False):
@@ -39,11 +62,12 @@ def check_outputs(outputs, journal=None, overwrite=False):
 
     Args:
         outputs: list of paths.
-        journal: the `CaptionJournal`, which knows the files that it made.
+        journal: the `Journal`, which knows the files that were made from it.
         overwrite: replace files that others made.
 
     Raises:
-        ValueError: one ends in no known suffix, lies in no folder, is one, or is there.
+        ValueError: an output has an unknown suffix, is a folder, is in a folder that
+            does not exist, is given twice, or exists.
     """
     for output in outputs:
         if output.suffix.lower() not in TABLES:
@@ -56,49 +80,107 @@ def check_outputs(outputs, journal=None, overwrite=False):
             raise ValueError(f"{output}: Is a directory")
         if not output.parent.is_dir():
             raise ValueError(f"{output}: No such file or directory")
-        if output.exists() and not overwrite:
-            own = [] if journal is None else journal.fact(_fact(output), [])
-            if _stamp(output) not in own:
-                changed = "has changed since this run wrote it" if own else "exists"
-                raise ValueError(
-                    f"{output} {changed}; it is replaced only with overwrite."
-                )
+        if not overwrite and output.exists() and not _is_own(output, journal):
+            known = journal is not None and output.name in journal.get("outputs", {})
+            changed = "has changed since this run wrote it" if known else "exists"
+            raise ValueError(f"{output} {changed}; it is replaced only with overwrite.")
     if len({output.absolute() for output in outputs}) < len(outputs):
-        raise ValueError("An output is there twice.")
+        raise ValueError("An output is given twice.")
 
 
-def write_outputs(outputs, make_results, info, token, journal=None):
-    """Write files of a whole run, each there whole or not at all.
+def _is_own(output, journal):
+    """Whether a file is one that was made from the journal. Its content tells, not its
+    place: a folder may have been moved or copied with all that is in it."""
+    known = [] if journal is None else journal.get("outputs", {}).get(output.name, [])
+    try:
+        size = os.stat(output).st_size
+        if size not in (each for each, _ in known):
+            return False
+        with open(output, "rb") as file:
+            return [size, _sha256(file)] in known
+    except OSError:
+        return False
+
+
+def write_outputs(
+    outputs, make_results, num_results, info, journal=None, overwrite=False
+):
+    """Write files of a whole run, each whole or not at all.
 
     Args:
         outputs: list of paths.
         make_results: function that returns an iterator of all `CaptionResult`s.
+        num_results: how many they must be.
         info: `RunInfo`.
-        token: a random name for unfinished files.
-        journal: a `CaptionJournal`, which is told of each file before it is there.
+        journal: the `Journal`, which is told of each file before it is there.
+        overwrite: replace files that others made.
+
+    Raises:
+        ValueError: results are missing, as in a damaged journal, or a file has appeared
+            that others made. It is left as it is.
+        OSError: a file cannot be written.
     """
     for output in outputs:
-        part = output.with_name(f".{token}.part")
+        for token in [] if journal is None else journal.old_tokens:
+            output.with_name(f".{token}.part").unlink(missing_ok=True)
+        replace = overwrite or _is_own(output, journal)
+        token = None if journal is None else journal.token
         try:
-            TABLES[output.suffix.lower()](part, make_results(), info)
-            _settle(part)
-            if journal is not None:
-                # Both the old and the new one are ours while either may be there.
-                stamps = journal.fact(_fact(output), [])
-                journal.set_fact(_fact(output), [*stamps[-1:], _stamp(part)])
-            part.replace(output)
-            _settle(output.parent)
-        except OSError as error:
-            if error.filename in (None, str(part)):  # a full disk names no file
-                error.filename = str(output)
-                error.filename2 = None
-            raise
-        finally:
-            part.unlink(missing_ok=True)
+            with atomic_write(output, token=token, replace=replace, sync=True) as file:
+                results = _Counted(make_results())
+                TABLES[output.suffix.lower()](file, results, info)
+                results.check(num_results, output)
+                if journal is not None:
+                    _remember(journal, output, file)
+        except FileExistsError as error:
+            raise ValueError(
+                f"{output} has appeared during the run and is left as it is. Move it "
+                "away and give the same command again; no photo is captioned twice."
+            ) from error
 
 
-def write_report(folder, make_results, info, token):
+def _remember(journal, output, file):
+    file.flush()
+    with open(os.dup(file.fileno()), "rb") as copy:
+        copy.seek(0)
+        stamp = [os.fstat(file.fileno()).st_size, _sha256(copy)]
+    known = journal.get("outputs", {})
+    # Both the old and the new one are ours, since either may be there after a crash.
+    known[output.name] = [*known.get(output.name, [])[-1:], stamp]
+    journal.set("outputs", known)
+
+
+def _sha256(file):
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Counted:
+    """An iterable that knows how many things it has given."""
+
+    def __init__(self, results):
+        self._results, self.count = results, 0
+
+    def __iter__(self):
+        for result in self._results:
+            self.count += 1
+            yield result
+
+    def check(self, expected, output):
+        """Refuse to write less than there is."""
+        if self.count != expected:
+            raise ValueError(
+                f"The journal is damaged: it knows {self.count:,} of {expected:,} "
+                f"photos. {output} is left as it is."
+            )
+
+
+def write_report(folder, make_results, info, left_aside, journal=None):
     """Write `errors.csv` and the manifest `run.json` into a run folder.
+
+    Args:
+        folder: the run folder.
+        make_results, info, journal: as for `write_outputs`.
+        left_aside: dict of suffix to number of files that are not photos.
 
     Returns:
         `collections.Counter` of how many photos were "captioned", "kept", or failed,
@@ -111,35 +193,15 @@ def write_report(folder, make_results, info, token):
         kinds[result.kind or "captioned"] += 1
         return result
 
-    # One name for what is unfinished, so that a run that goes on leaves none behind.
-    part = folder / f".{token}.part"
-    try:
-        write_errors(part, map(counted, make_results()), info)
-        _settle(part)
-        part.replace(folder / ERRORS_FILE)
-        counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
-        manifest = {**versions(), **info.settings, "counts": counts}
-        part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _settle(part)
-        part.replace(folder / MANIFEST_FILE)
-    finally:
-        part.unlink(missing_ok=True)
+    for token in [] if journal is None else journal.old_tokens:
+        (folder / f".{token}.part").unlink(missing_ok=True)
+    token = None if journal is None else journal.token
+    with atomic_write(folder / ERRORS_FILE, token=token, sync=True) as file:
+        write_errors(file, map(counted, make_results()), info)
+    counts = {"photos": kinds.total(), **dict(sorted(kinds.items()))}
+    counts["left_aside"] = left_aside
+    manifest = {**versions(), **info.settings, "counts": counts}
+    with atomic_write(folder / MANIFEST_FILE, token=token, sync=True) as file:
+        with as_text(file) as text:
+            text.write(json.dumps(manifest, indent=2) + "\n")
     return kinds
-
-
-def _fact(output):
-    return f"output {output.absolute()}"
-
-
-def _stamp(path):
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _settle(path):
-    """See a file, or the names in a folder, through to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

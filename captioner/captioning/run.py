@@ -1,9 +1,10 @@
 """One run of `caption`: what is known of each photo, and what is done about it.
 
-The state is in one place, the journal: each batch of photos is written down there, then
-their own files are written, and when all photos are done the files of the whole run are
-made from it. So a run that was killed goes on where it was, and its outputs are those
-that it would have written; and a second run does only what is new.
+The state is in one place, the journal. Each batch of photos is written there first,
+then the photos' own files are written, and when all photos are done, the outputs of the
+whole run are made from the journal. So a run that was killed continues where it was,
+and its outputs are the same as without the interruption; and a second run captions only
+what is new.
 """
 
 import contextlib
@@ -12,19 +13,22 @@ import os
 import threading
 import zlib
 
-from captioner.captioning.journal import Entry
-from captioner.captioning.outputs import result_of, styled, write_outputs, write_report
-from captioner.captioning.photo_files import DISK_TROUBLE, CaptionFiles
+from captioner.captioning.outputs import result_of, write_outputs, write_report
+from captioner.captioning.photo_files import DISK_ERRORS, PhotoFiles
 from captioner.captioning.result import CaptionResult
+from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import RunInfo
 from captioner.images.image_files import ImageError
+from captioner.images.left_aside import LeftAside
 from captioner.images.photo import Photo
 from captioner.images.photo_sources import count_photos
+from captioner.journal import Entry
 
-# What may be otherwise the next time, though the file has not changed.
+# Errors that may be gone the next time, though the photo has not changed.
 PASSING_KINDS = frozenset("crashed failed missing not_written timeout".split())
 PASSING_KINDS |= {"unreadable", "unsupported"}
-PLACES = 5_000  # of photos that are known already, written down at a time
+BATCH_BYTES = 2**26  # of photos that are held in memory, in one batch
+PHOTOS_PER_TRANSACTION = 5_000  # of photos that are known already
 KNOWN_AT_ONCE = 256
 
 
@@ -35,7 +39,7 @@ class Pending:
     Attributes:
         position: int, its place among all photos.
         photo: `Photo`.
-        old: its `Entry` of before, or None.
+        old: its `Entry` from before, or None.
     """
 
     position: int
@@ -44,7 +48,7 @@ class Pending:
 
     @property
     def known_digest(self):
-        """The digest of the content of which the captions are known, or None."""
+        """The digest of the content whose captions are known, or None."""
         is_captioned = self.old is not None and self.old.kind is None
         return self.old.digest if is_captioned else None
 
@@ -54,48 +58,84 @@ class CaptionRun:
 
     Args:
         photos: iterator of `Photo`.
-        journal: `CaptionJournal`.
-        writers: list of (writer, folder), of the files of each photo.
-        existing, style, shard: see `caption`.
+        journal: the `Journal` of the run.
         settings: dict, as JSON has it, of what decides the captions.
+        outputs: list of paths, of files for the whole run.
+        writers: list of (writer, folder), of the files of each photo.
+        existing: what to do with existing captions, see `caption`.
+        style: the `CaptionStyle`.
+        shard: (i, n), or None for all photos.
+        sources: list of the files and folders that the photos come from; None where
+            only reading them to the end tells.
+        protect_spreadsheets: see `caption`.
+        left_aside: the `LeftAside` that `photos` fills.
     """
 
-    def __init__(self, photos, journal, writers, existing, style, settings, shard):
-        self.photos, self.journal, self.existing = photos, journal, existing
-        self.files = CaptionFiles(writers, existing, journal.token)
-        self.style, self.settings, self.shard = style, settings, shard
-        self.wants_thumbnails = False
-        self.refuses_to_lose = False  # rows that an output has and would not have
+    def __init__(
+        self,
+        photos,
+        journal,
+        settings,
+        outputs=(),
+        writers=(),
+        existing="skip",
+        style=CaptionStyle(),
+        shard=None,
+        sources=None,
+        protect_spreadsheets=True,
+        left_aside=None,
+    ):
+        self.photos, self.journal, self.settings = photos, journal, settings
+        self.outputs, self.existing, self.style = outputs, existing, style
+        self.shard, self.sources = shard, sources
+        self.left_aside = left_aside or LeftAside()
+        self.files = PhotoFiles(
+            writers, existing, style, journal.token, journal.old_tokens
+        )
+        self.wants_thumbnails = any(
+            output.suffix.lower() == ".html" for output in outputs
+        )
+        self.info = RunInfo(
+            settings["num_captions"], settings, journal.thumbnail, protect_spreadsheets
+        )
         self.num_photos = 0  # of all shards
+        self.num_listed = 0  # of this one
         self.places = []  # (position, photo) and
-        self.entries = []  # Entry, and
-        self.written = []  # names whose files are there: all to be written down
+        self.entries = []  # `Entry`s that are not in the journal yet
 
-    def plan(self):
-        """What would be done: a `CaptionResult` of each photo."""
-        with contextlib.closing(self.journal):
-            self.journal.run = self.journal.fact("run", 0) + 1
+    def plan(self, progress):
+        """What would be done: a `CaptionResult` for each photo."""
+        with contextlib.closing(self.journal), progress:
+            self.journal.run = self.journal.get("run", 0) + 1
             for _, photo in self._own_photos():
-                entry, old = self._decide(photo)
+                entry, _ = self._decide(photo)
                 if entry is None:
                     yield CaptionResult(photo.name, kind="to_caption")
-                elif entry.captions and entry.kind is None:
+                elif entry.kind is None:
                     result = result_of(entry, self.style)
                     yield dataclasses.replace(result, kind="done")
                 else:
                     yield result_of(entry, self.style)
+            progress.left_aside = self.left_aside.counts()
 
-    def results(self, make_engine, batch_size, outputs, progress, counted, sources):
-        """Caption all photos and write all outputs; yields `CaptionResult`s."""
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.journal.close)
-            stack.enter_context(progress)
-            self.journal.set_fact("settings", self.settings)
-            self.journal.begin()
-            if counted is not None:
-                _count(counted, self.shard, progress)
-            engine = make_engine()
-            stack.callback(engine.close)
+    def results(self, make_engine, batch_size, progress):
+        """Caption all photos and write all outputs; yields `CaptionResult`s.
+
+        Args:
+            make_engine: function that returns the engine.
+            batch_size: how many photos it gets at a time.
+            progress: a `RunProgress`.
+        """
+        with contextlib.closing(self.journal), progress:
+            yield from self._results(make_engine, batch_size, progress)
+
+    def _results(self, make_engine, batch_size, progress):
+        if self.journal.note:
+            progress.note(self.journal.note)
+        self.journal.begin(self.settings)
+        if self.sources is not None:
+            _count(self.sources, self.shard, progress)
+        with contextlib.closing(make_engine()) as engine:
             ready = []
             for batch, outcomes in engine.run(self._batches(batch_size, ready)):
                 known = ready[:]
@@ -108,31 +148,38 @@ class CaptionRun:
                 yield from results
             progress.update(known=len(ready))
             yield from ready
-            self._write_down()
-            self._write_down()  # what the first one wrote
-            if self.refuses_to_lose:
-                self._check_left_out()
-            info = RunInfo(
-                self.settings["num_captions"], self.settings, self.journal.thumbnail
-            )
-            make_results = self._all_results
-            write_outputs(outputs, make_results, info, self.journal.token, self.journal)
-            if self.journal.folder is not None:
-                write_report(
-                    self.journal.folder, make_results, info, self.journal.token
-                )
-            with self.journal.transaction():
-                self.journal.set_fact("num_photos", self.num_photos)
-                self.journal.set_fact("sources", sources)
-                self.journal.set_fact("finished", True)
+        self._write_down()
+        self._write_outputs()
+        progress.left_aside = self.left_aside.counts()
+
+    def _write_outputs(self):
+        overwrite = self.existing == "overwrite"
+        if self.outputs and not overwrite:
+            self._check_left_out()
+        write_outputs(
+            self.outputs,
+            self._all_results,
+            self.num_listed,
+            self.info,
+            self.journal,
+            overwrite,
+        )
+        folder = self.journal.folder
+        if folder is not None:
+            left_aside = self.left_aside.counts()
+            write_report(folder, self._all_results, self.info, left_aside, self.journal)
+        self.journal.finish(
+            left_aside=self.left_aside.counts(),
+            num_photos=self.num_photos,
+            num_listed=self.num_listed,
+            sources=self.sources and [stored(each, folder) for each in self.sources],
+        )
 
     def _check_left_out(self):
+        """Refuse to leave photos out of an output that has them."""
         for name in self.journal.not_listed():
             if _is_there(name):
-                raise ValueError(
-                    f"{self.journal.folder} is of a run that had {name}, too; name it "
-                    "again, choose another output, or overwrite it."
-                )
+                raise ValueError(left_out(self.journal.folder, name))
 
     def _all_results(self):
         return (result_of(entry, self.style) for _, _, entry in self.journal.listed())
@@ -149,20 +196,21 @@ class CaptionRun:
 
     def _batches(self, batch_size, ready):
         """Lists of `Pending`; the results of other photos go to `ready`."""
-        batch = []
+        batch, held = [], 0
         for position, photo in self._own_photos():
             entry, old = self._decide(photo)
             if entry is None:
                 batch.append(Pending(position, photo, old))
-                if len(batch) == batch_size:
+                held += photo.num_bytes_held
+                if len(batch) == batch_size or held >= BATCH_BYTES:
                     yield batch
-                    batch = []
+                    batch, held = [], 0
                 continue
             entry = self._see_to_files(photo, entry)
             if entry != old:
                 self.entries.append(entry)
-            self.places.append((position, photo))
-            if len(self.places) >= PLACES:
+            self.places.append((position, photo.without_bytes()))
+            if len(self.places) >= PHOTOS_PER_TRANSACTION:
                 self._write_down()
             ready.append(result_of(entry, self.style))
             if len(ready) >= KNOWN_AT_ONCE:
@@ -171,34 +219,36 @@ class CaptionRun:
             yield batch
 
     def _decide(self, photo):
-        """(entry, old): what is known of a photo, None if an engine has to look at it;
-        and what an earlier run knew of it, or None."""
+        """(entry, old): what is known of a photo, or None if an engine has to look at
+        it; and what an earlier run knew of it, or None."""
         old, run = self.journal.find(photo.name), self.journal.run
         error = photo.error
-        if error is None and (reason := self.files.take(photo)):
+        if error is None and (reason := self.files.claim(photo)):
             error = ImageError(photo.name, "clash", reason)
         if error is not None:
-            return _failed(photo, error, run), old
+            return _failed(photo, error, run, old), old
         is_same = old is not None and old.stamp == photo.stamp
-        if is_same and old.captions and old.kind is None and photo.stamp:
+        if is_same and old.kind is None and photo.stamp:
             if self.wants_thumbnails and not self.journal.has_thumbnail(photo.name):
                 return None, old
             return old, old
-        if is_same and not old.captions:
-            lasting = photo.stamp and old.kind not in PASSING_KINDS
-            if lasting or old.run == run:  # it was tried once in this run
+        if is_same and old.failed:
+            is_lasting = photo.stamp and old.kind not in PASSING_KINDS
+            if is_lasting or old.run == run:  # it was tried once in this run
                 return old, old
+        try:
+            before = {} if self.existing == "overwrite" else self._before(photo, old)
+        except ValueError as error:
+            return _failed(photo, _not_written(photo, error), run, old), old
         if self.existing == "skip":
-            before = self._before(photo, old)
             text = next(filter(None, before.values()), None)
             if text:
                 captions = [[line, None] for line in text.split("\n")]
                 kept = Entry(
                     photo.name,
                     photo.stamp,
-                    captions=captions,
+                    payload={"captions": captions, "before": before},
                     kind="kept",
-                    before=before,
                     run=run,
                 )
                 if old is not None and kept._replace(run=old.run) == old:
@@ -207,81 +257,106 @@ class CaptionRun:
         return None, old
 
     def _before(self, photo, old):
-        return self.files.before(
-            self.files.texts(photo), old and styled(old, self.style)
-        )
+        return self.files.before(self.files.texts(photo), old)
 
     def _see_to_files(self, photo, entry):
-        """Write what should be there of a known photo and is not."""
-        if not entry.captions or not self.files.writers:
+        """Write the files of a known photo that should exist and do not."""
+        if entry.failed or not self.files.writers:
             return entry
         which = "missing"
         if not entry.written:  # a run was killed while it wrote
-            self.files.clean_up(photo)
             which = "untouched"
         elif self.existing == "overwrite" and entry.kind is None:
             which = "all"
-        elif self.files.are_there(photo):
+        elif entry.kind == "kept" and entry.run == self.journal.run:
+            which = "all"  # an older caption of ours would contradict it
+        elif self.files.exist(photo):
             return entry
+        self.files.clean_up(photo)
         try:
-            for path, data in self.files.contents(
-                photo, styled(entry, self.style), which
-            ):
-                self.files.write(path, data)
+            for path, make, replace in self.files.contents(photo, entry, which):
+                self.files.write(path, make, replace)
         except (ValueError, OSError) as error:
-            return _failed(photo, _not_written(photo, error), self.journal.run)
+            return _failed(photo, _not_written(photo, error), self.journal.run, entry)
         return entry._replace(written=True)
 
     def _finish(self, batch, outcomes):
-        """Write down what became of a batch, and then the photos' own files."""
-        thumbnails, contents, entries = [], [], {}
+        """Note in the journal what became of a batch, then write the photos' files."""
+        thumbnails, contents, entries, run = [], {}, {}, self.journal.run
         for pending, outcome in zip(batch, outcomes):
             photo, name = pending.photo, pending.photo.name
             self.places.append((pending.position, photo))
             if isinstance(outcome, ImageError):
-                entries[name] = _failed(photo, outcome, self.journal.run)
+                entries[name] = _failed(photo, outcome, run, pending.old)
                 continue
-            captions = outcome.captions
-            if captions is None:  # the content is the known one
-                captions = pending.old.captions
-            entry = Entry(
-                name, photo.stamp, outcome.digest, captions, run=self.journal.run
-            )
+            payload = {"captions": outcome.captions, "confidence": outcome.confidence}
+            if outcome.captions is None:  # the content is the known one
+                payload = {key: pending.old.payload.get(key) for key in payload}
+            entry = Entry(name, photo.stamp, outcome.digest, payload, run=run)
             if outcome.thumbnail:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
                 try:
-                    entry = entry._replace(before=self._before(photo, pending.old))
-                    found = self.files.contents(photo, styled(entry, self.style))
-                    entry = entry._replace(written=not found)
-                    contents += [(photo, *each) for each in found]
+                    found = self.files.texts(photo)
+                    payload["before"] = self.files.before(found, pending.old)
+                    if found != payload["before"]:
+                        payload["found"] = found
+                    contents[name] = self.files.contents(photo, entry)
+                    entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:
-                    entry = _failed(photo, _not_written(photo, error), self.journal.run)
+                    error = _not_written(photo, error)
+                    entry = _failed(photo, error, run, pending.old)
             entries[name] = entry
         self.entries += entries.values()
         self._write_down(thumbnails)
-        for photo, path, data in contents:
+        photos = {pending.photo.name: pending.photo for pending in batch}
+        for name, files in contents.items():
             try:
-                self.files.write(path, data)
-                self.written.append(photo.name)
-            except ImageError as error:
-                entries[photo.name] = _failed(photo, error, self.journal.run)
-                self.entries.append(entries[photo.name])
+                for path, make, replace in files:
+                    self.files.write(path, make, replace)
+                entry = entries[name]._replace(written=True)
+            except (ValueError, OSError) as error:
+                error = _not_written(photos[name], error)
+                entry = _failed(photos[name], error, run, entries[name])
+            if entry != entries[name]:
+                entries[name] = entry
+                self.entries.append(entry)
         return [result_of(entry, self.style) for entry in entries.values()]
 
     def _write_down(self, thumbnails=()):
-        if not (self.entries or self.places or self.written):
+        if not (self.entries or self.places):
             return
         with self.journal.transaction():
-            self.journal.mark_written(self.written)
             self.journal.add(self.entries)
             self.journal.add_thumbnails(thumbnails)
             self.journal.list(self.places)
-        self.entries, self.places, self.written = [], [], []
+        self.num_listed += len(self.places)
+        self.entries, self.places = [], []
+
+
+def left_out(folder, path):
+    """The message for a photo, or a source of photos, that a run would leave out."""
+    return (
+        f"{folder} belongs to a run that included {path}; include it again, choose "
+        "another output, or overwrite it."
+    )
+
+
+def located(path, folder):
+    """The absolute path of what `stored` has made."""
+    return os.path.abspath(os.path.join(folder or "", path))
+
+
+def stored(path, folder):
+    """The form of a path in the journal of a run folder: a relative path is relative to
+    that folder, so that all may be moved together."""
+    if folder is None or os.path.isabs(path):
+        return os.path.abspath(path)
+    return os.path.relpath(path or os.curdir, folder)
 
 
 def _is_there(name):
-    """Whether there is a photo of this name, or the archive that it was in."""
+    """Whether a photo of this name exists, or the archive that it was in."""
     while name and not os.path.lexists(name):
         name = os.path.dirname(name)
         if os.path.isdir(name):
@@ -289,14 +364,20 @@ def _is_there(name):
     return bool(name)
 
 
-def _failed(photo, error, run):
-    return Entry(photo.name, photo.stamp, kind=error.kind, reason=error.reason, run=run)
+def _failed(photo, error, run, old):
+    entry = Entry(
+        photo.name, photo.stamp, kind=error.kind, reason=error.reason, run=run
+    )
+    if old is None:
+        return entry
+    # When the photo can be read again, it is still known which captions were ours.
+    return entry._replace(payload=old.payload, written=old.written)
 
 
 def _not_written(photo, error):
     if isinstance(error, ImageError):
         return ImageError(photo.name, "not_written", error.reason)
-    if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         raise error
     reason = getattr(error, "strerror", None) or str(error)
     return ImageError(photo.name, "not_written", f"its caption: {reason}")

@@ -2,23 +2,37 @@
 
 import click
 
-from captioner.terminal import EXIT_CODES
+from captioner.terminal import EXIT_CODES, say
 
 
 @click.command("merge", epilog=EXIT_CODES)
-@click.argument("parts", nargs=-1, required=True, metavar="RUN_FOLDER...")
+@click.argument("run_folders", nargs=-1, required=True, metavar="RUN_FOLDER...")
 @click.option(
     "--output",
     "-o",
     multiple=True,
     required=True,
     metavar="FILE",
-    help="As for `caption`; may be repeated.",
+    help="The file to write, as for `caption`. May be repeated.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option(
+    "--trust-run-folders",
+    is_flag=True,
+    help="Use run folders of another user or computer. Only for folders whose origin "
+    "you trust.",
+)
+@click.option(
+    "--protect-spreadsheets/--no-protect-spreadsheets",
+    default=True,
+    show_default=True,
+    help="Protect .csv outputs, as for `caption`.",
+)
 @click.pass_context
-def merge_command(ctx, parts, output, overwrite):
-    """Join the shards of a run: write what one run would have written.
+def merge_command(
+    ctx, run_folders, output, overwrite, trust_run_folders, protect_spreadsheets
+):
+    """Join the shards of a run: write the outputs that one run would have written.
 
     \b
     Examples:
@@ -27,6 +41,8 @@ def merge_command(ctx, parts, output, overwrite):
     """
     from captioner.captioning.merge import merge
 
-    captioned, failed = merge(parts, output, overwrite)
-    click.echo(f"{captioned} captioned, {failed} skipped", err=True)
+    captioned, failed = merge(
+        run_folders, output, overwrite, trust_run_folders, protect_spreadsheets
+    )
+    say(f"{captioned} captioned, {failed} skipped")
     ctx.exit(1 if failed else 0)

@@ -9,7 +9,15 @@ import inspect
 import os
 import re
 
-from captioner.datasets import coco, flickr8k, label_studio, sidecars, table
+from captioner.datasets import (
+    coco,
+    flickr8k,
+    label_studio,
+    parquet,
+    sidecars,
+    table,
+    webdataset,
+)
 from captioner.datasets.caption_dataset import CaptionDataset, DatasetSummary
 from captioner.datasets.download import DownloadError, download
 from captioner.datasets.karpathy import is_karpathy, read_karpathy
@@ -17,6 +25,7 @@ from captioner.datasets.mix import mix_datasets, part_names, split_mix
 from captioner.datasets.photo_search import FolderListing
 from captioner.datasets.rows import read_json
 from captioner.datasets.scenes import build_scenes
+from captioner.datasets.spec import split_options
 from captioner.datasets.tfds import read_tfds
 
 __all__ = [
@@ -38,6 +47,8 @@ _READERS = {
     "json": table.read_json_list,
     "imagefolder": table.read_imagefolder,
     "label_studio": label_studio.read_label_studio,
+    "parquet": parquet.read_parquet,
+    "webdataset": webdataset.read_webdataset,
     "txt": sidecars.read_sidecars,
     "tfds": read_tfds,
 }
@@ -54,6 +65,8 @@ def load_dataset(spec, **options) -> CaptionDataset:
     | `csv:FILE`, `jsonl:FILE`, `json:FILE` | a table beside a folder of photos |
     | `imagefolder:DIR` | `train/`, `validation/`, `test/` with a `metadata.csv` each |
     | `label_studio:FILE` | Label Studio's JSON export |
+    | `parquet:FILE`, `parquet:DIR` | Parquet with photos in it, or their paths |
+    | `webdataset:FILE`, `webdataset:DIR` | tars of `.jpg` with `.txt` or `.json` |
     | `txt:DIR` | photos with a `.txt` or `.caption` beside each |
     | `tfds:NAME` | TensorFlow Datasets, such as `tfds:coco_captions` |
     | `scenes`, `scenes:N` | N drawn scenes to train on; 2000 without N |
@@ -67,6 +80,11 @@ def load_dataset(spec, **options) -> CaptionDataset:
     general names that of the folder, `everyday`). A spec that contains `+`, `*` or a
     quotation mark needs quotation marks: `mix:'my+photos.csv'*2+flickr8k:DIR`.
 
+    A spec may end in options: `FILE?image_dir=DIR&dev_fraction=0.1&test_fraction=0.1`,
+    with `%26`, `%27` and `%3F` for `&`, `'` and `?` in a name. The options at the end
+    of a mix belong to the whole mix; to give options to a part, put it in quotation
+    marks.
+
     A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
     that an image stays in its split whatever joins or leaves the dataset. A
     small one may get no test split in this way. No image is opened.
@@ -76,8 +94,8 @@ def load_dataset(spec, **options) -> CaptionDataset:
 
     Args:
         spec: str or path.
-        **options: What the reader takes: `image_dir` (all but txt, tfds and
-            scenes), the folder of the photos where they are elsewhere;
+        **options: What the reader takes: `image_dir` (all but txt, webdataset,
+            tfds and scenes), the folder of the photos where they are elsewhere;
             `split_fractions` (all but tfds and scenes), the shares of train, dev and
             test, with which a dataset without a dev split gets one; `data_dir` and
             `download` (tfds); `seed` (scenes).
@@ -101,15 +119,19 @@ def load_dataset(spec, **options) -> CaptionDataset:
         print(example["image/id"], example["captions"])
     ```
     """
-    spec = os.fspath(spec)
+    spec, own_options = split_options(os.fspath(spec))
+    options = {**own_options, **options}
     if spec.startswith("mix:"):
         return _load_mix(spec, options)
-    reader, arguments = _find_reader(spec)
+    return _read(*_find_reader(spec), options, spec)
+
+
+def _read(reader, arguments, options, spec):
     known = _options_of(reader)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
-            f"The reader of {spec!r} takes the options {known}. "
+            f"{spec!r} takes the options {', '.join(known) or 'none'}. "
             f"Received: {', '.join(unknown)}"
         )
     return reader(*arguments, **options)
@@ -127,7 +149,11 @@ def _find_reader(spec):
         return build_scenes, ([int(where)] if colon else [])
     if colon and name in _READERS:
         if not where:
-            raise ValueError(f"{spec!r} does not say where. Received: spec={spec!r}")
+            raise ValueError(
+                f"Name a file or a folder after {name}:. Received: spec={spec!r}"
+            )
+        if name != "tfds" and not os.path.exists(where):
+            raise ValueError(f"No such file or folder: {where}")
         return _READERS[name], [where]
     if os.path.exists(spec):
         reader, path = _recognise(spec)
@@ -156,17 +182,21 @@ def _load_mix(spec, options):
     parts = split_mix(spec.removeprefix("mix:"))
     if any(part.startswith("mix:") for part, _ in parts):
         raise ValueError(f"A mix cannot be a part of a mix. Received: spec={spec!r}")
-    names = part_names([part for part, _ in parts])
-    readers = [_find_reader(part) for part, _ in parts]
+    names = part_names([split_options(part)[0] for part, _ in parts])
+    own = [split_options(part) for part, _ in parts]
+    readers = [_find_reader(part) for part, _ in own]
     unknown = set(options).difference(*(_options_of(reader) for reader, _ in readers))
     if unknown:
         raise ValueError(
             f"No part of {spec!r} takes the options {', '.join(sorted(unknown))}."
         )
     mixed = []
-    for name, (reader, arguments), (_, weight) in zip(names, readers, parts):
-        own = {key: options[key] for key in _options_of(reader) if key in options}
-        mixed.append((name, reader(*arguments, **own), weight))
+    for name, (reader, arguments), (_, own_options), (_, weight) in zip(
+        names, readers, own, parts
+    ):
+        shared = {key: options[key] for key in _options_of(reader) if key in options}
+        data = _read(reader, arguments, {**shared, **own_options}, name)
+        mixed.append((name, data, weight))
     return mix_datasets(mixed, spec)
 
 
@@ -182,6 +212,8 @@ def _recognise(path):
             f"{path} is no captions file: neither a table (.csv, .tsv, .jsonl) nor "
             "JSON of Karpathy, COCO or Label Studio, nor a list of objects."
         )
+    if not os.path.isdir(path):
+        raise ValueError(f"{path} is neither a file nor a folder.")
     listing = FolderListing()
     if flickr8k.find_captions_file(path, listing):
         return flickr8k.read_flickr8k, path
@@ -192,8 +224,10 @@ def _recognise(path):
     files = [
         os.path.join(path, name)
         for name in sorted(listing.files(path))
-        # Any other text file may belong to a photo, and there may be a million.
-        if not name.endswith(".txt") or name == "captions.txt"
+        # Any other text file may belong to a photo, and there may be a million. Of
+        # archives and Parquet files all are read.
+        if name == "captions.txt"
+        or not name.lower().endswith((".txt", ".tar", ".parquet"))
     ]
     found = [(reader, file) for file in files if (reader := _recognise_file(file))]
     if len(found) > 1:
@@ -203,6 +237,10 @@ def _recognise(path):
         )
     if found:
         return found[0]
+    if parquet.find_parquet_files(path, listing):
+        return parquet.read_parquet, path
+    if webdataset.find_shards(path, listing):
+        return webdataset.read_webdataset, path
     if sidecars.has_sidecars(path, listing):
         return sidecars.read_sidecars, path
     raise ValueError(
@@ -217,6 +255,10 @@ def _recognise_file(path):
         return table.read_jsonl
     if extension in (".csv", ".tsv", ".txt"):
         return table.read_csv if table.has_header(path) else None
+    if extension == ".parquet":
+        return parquet.read_parquet
+    if extension == ".tar":
+        return webdataset.read_webdataset
     if extension == ".json":
         data = read_json(path)
         if is_karpathy(data):

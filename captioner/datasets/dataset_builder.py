@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 from captioner.datasets.caption_dataset import SPLITS, CaptionDataset
 from captioner.datasets.caption_markers import cut_markers
@@ -13,6 +14,9 @@ from captioner.datasets.photo_search import (
 )
 
 SPLIT_FRACTIONS = (0.9, 0.05, 0.05)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Names that `relative_id` need not change.
+_PLAIN_PATH = re.compile(r"[^/\\.][^/\\]*(?:/[^/\\.][^/\\]*)*")
 # A dev split that is smaller than this says little of a captioner.
 _SMALL = 20
 
@@ -129,7 +133,8 @@ class DatasetBuilder:
                 )
             self._set_split(entry, canonical)
         for caption in captions:
-            if isinstance(caption, str):
+            # JSON may hold halves of characters, which no encoding has.
+            if isinstance(caption, str) and not _SURROGATE.search(caption):
                 entry.captions.append(" ".join(caption.split()))
             else:
                 self.leave_out(name, "caption is not text")
@@ -198,6 +203,14 @@ class DatasetBuilder:
             advice = advice and advice + "--image-dir (image_dir)"
             self.note(f"photos were looked for in {search.where()}{advice}")
         self._notes += search.notes
+        by_id = {}
+        for entry in by_place.values():
+            other = by_id.setdefault(entry.image_id, entry)
+            if other is not entry:
+                raise ValueError(
+                    f"Two images have the id {entry.image_id!r} in {self.name}. "
+                    f"Received: {other.name} and {entry.name}"
+                )
         return list(by_place.values())
 
     def _split(self, entries):
@@ -237,11 +250,14 @@ class DatasetBuilder:
         self.note(f"dev is taken from train: {len(splits['dev'])} images")
 
     def _fill_dev(self, splits, fractions):
-        """A small dataset may have no dev image by chance, and training needs one."""
-        if fractions[1] and not splits["dev"] and len(splits["train"]) > 1:
-            last = max(splits["train"], key=lambda entry: _position(entry.image_id))
-            splits["train"].remove(last)
-            splits["dev"].append(last)
+        """A small dataset may have no train or no dev image by chance."""
+        train, dev = splits["train"], splits["dev"]
+        if fractions[1] and not dev and len(train) > 1:
+            dev.append(max(train, key=_Image.position))
+            train.remove(dev[0])
+        elif fractions[0] and not train and len(dev) > 1:
+            train.append(min(dev, key=_Image.position))
+            dev.remove(train[0])
         if 0 < len(splits["dev"]) < _SMALL:
             self.note(
                 f"the dev split is so small ({len(splits['dev'])}) that its scores say "
@@ -256,6 +272,10 @@ class _Image:
         self.image_id = name if image_id is None and image is not None else image_id
         self.split = None
         self.captions = []
+
+    def position(self):
+        """See `_position`."""
+        return _position(self.image_id)
 
     def example(self):
         return {
@@ -286,6 +306,8 @@ def relative_id(name, base) -> str:
     Returns:
         A path with forward slashes, on every system.
     """
+    if _PLAIN_PATH.fullmatch(name):  # nearly all are
+        return name
     if "\\" in name and "/" not in name:
         name = name.replace("\\", "/")
     path = os.path.relpath(os.path.join(base, name), base)

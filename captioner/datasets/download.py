@@ -1,4 +1,4 @@
-"""Fetches the public archives of a dataset: resumed, checked, unpacked safely."""
+"""Downloads the public archives of a dataset, checks them and unpacks them safely."""
 
 import dataclasses
 import errno
@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ import zlib
 from tqdm import tqdm
 
 from captioner.files import atomic_write, open_without_links
+from captioner.terminal import printable, printable_lines
 
 _CHUNK_SIZE = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
@@ -37,12 +39,14 @@ class Archive:
         file_name: str. Its name at the source.
         md5: str. Hex digest of the whole file.
         unpacks: tuple of str. Top-level names in it that make it complete.
+        max_bytes: int. No more is downloaded.
         max_unpacked_bytes: int. A zip file that claims more is refused.
     """
 
     file_name: str
     md5: str
     unpacks: tuple[str, ...]
+    max_bytes: int
     max_unpacked_bytes: int
 
 
@@ -72,12 +76,14 @@ SOURCES = {
                     "Flickr_8k.devImages.txt",
                     "Flickr_8k.testImages.txt",
                 ),
+                max_bytes=20 << 20,
                 max_unpacked_bytes=100 << 20,
             ),
             Archive(
                 "Flickr8k_Dataset.zip",
                 md5="f18a1e2920de5bd84dae7cf08ec78978",
                 unpacks=("Flicker8k_Dataset",),
+                max_bytes=2 << 30,
                 max_unpacked_bytes=4 << 30,
             ),
         ),
@@ -105,7 +111,8 @@ def download(name, output_dir, base_url=None):
 
     Raises:
         ValueError: If the name is not known or the URL is not HTTP(S).
-        DownloadError: If the network, the disk or a checksum fails. What was
+        DownloadError: If the network, the disk or a checksum fails, or the server
+            sends too much or redirects to another protocol. What was
             fetched is kept where it can still be of use.
 
     Example:
@@ -116,7 +123,8 @@ def download(name, output_dir, base_url=None):
     """
     if name not in SOURCES:
         raise ValueError(
-            f"There is a download for {sorted(SOURCES)}. Received: name={name!r}"
+            f"These datasets can be downloaded: {', '.join(sorted(SOURCES))}. "
+            f"Received: name={name!r}"
         )
     source = SOURCES[name]
     base_url = source.base_url if base_url is None else base_url
@@ -136,7 +144,8 @@ def download(name, output_dir, base_url=None):
                 _fetch(base_url.rstrip("/") + "/" + archive.file_name, path, archive)
             elif _md5(path) != archive.md5:
                 raise DownloadError(
-                    f"{path} is not the expected file. Remove it and run it again."
+                    f"{path} is not the expected file. Remove it and run the command "
+                    "again."
                 )
             _unpack(path, output_dir, archive)
             os.remove(path)
@@ -144,7 +153,8 @@ def download(name, output_dir, base_url=None):
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            message = f"The disk of {output_dir} is full. Make room and run it again."
+            message = f"The disk of {output_dir} is full. "
+            message += "Make room and run the command again."
         else:
             where = error.filename or output_dir
             message = f"Cannot write {where}: {error.strerror or error}."
@@ -155,12 +165,12 @@ def download(name, output_dir, base_url=None):
 def _fetch(url, path, archive):
     """Downloads `url` to `path`, whole and checked, or raises."""
     part = path + ".part"
-    resumed = _receive(url, part)
+    resumed = _receive(url, part, archive.max_bytes)
     if _md5(part) != archive.md5 and resumed:
         # The first half may be of another file than the second: once afresh.
         _say(f"{archive.file_name}: the parts do not fit together, starting over.")
         os.remove(part)
-        _receive(url, part)
+        _receive(url, part, archive.max_bytes)
     received = _md5(part)
     _remove_if_there(_validator_path(part))
     if received != archive.md5:
@@ -171,7 +181,37 @@ def _fetch(url, path, archive):
     os.replace(part, path)
 
 
-def _receive(url, part):
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection to another protocol, nor from HTTPS to HTTP."""
+
+    def redirect_request(self, request, file, code, message, headers, new_url):
+        old, new = (
+            urllib.parse.urlsplit(u).scheme for u in (request.full_url, new_url)
+        )
+        if new != "https" and (new, old) != ("http", "http"):
+            raise DownloadError(
+                f"{request.full_url} redirects to {printable(new_url)}: refused."
+            )
+        return super().redirect_request(request, file, code, message, headers, new_url)
+
+
+def _opener():
+    """Opens HTTP(S) addresses only; `urlopen` also opens ftp:, file: and data: ones."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _SafeRedirects,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _receive(url, part, max_bytes):
     """Appends what is missing to `part`; returns whether it was resumed."""
     start = os.path.getsize(part) if os.path.exists(part) else 0
     request = urllib.request.Request(url, headers={"User-Agent": "captioner"})
@@ -182,14 +222,14 @@ def _receive(url, part):
             # A server with a changed file then sends all of the new one.
             request.add_header("If-Range", validator)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        with _opener().open(request, timeout=_TIMEOUT) as response:
             resumed = bool(start) and response.status == http.client.PARTIAL_CONTENT
             if resumed and not _range_starts_at(response, start):
                 raise DownloadError(f"{url}: the server sent another range than asked.")
             if not resumed:
                 start = 0
                 _write_validator(part, response)
-            _copy(response, part, start, url)
+            _copy(response, part, start, url, max_bytes)
             return resumed
     except urllib.error.HTTPError as error:
         error.close()
@@ -197,19 +237,28 @@ def _receive(url, part):
             # Nothing is missing, or the file is not what it was: the checksum
             # tells these apart.
             return True
-        raise DownloadError(f"{url}: HTTP {error.code} {error.reason}.") from error
+        # A server may send what moves the cursor of a terminal.
+        reason = printable(str(error.reason))
+        raise DownloadError(f"{url}: HTTP {error.code} {reason}.") from error
     except urllib.error.URLError as error:
-        raise DownloadError(f"{url} cannot be reached: {error.reason}.") from error
+        reason = printable(str(error.reason))
+        raise DownloadError(f"{url} cannot be reached: {reason}.") from error
+    except ValueError as error:  # of urllib, about the target of a redirection
+        reason = printable(str(error))
+        raise DownloadError(f"{url} redirects to a bad address: {reason}.") from error
     except _BROKEN_OFF as error:
+        reason = printable(str(error) or type(error).__name__)
         raise DownloadError(
-            f"{url}: the connection broke off ({error or type(error).__name__}). "
-            "Run it again to go on from there."
+            f"{url}: the connection broke off ({reason}). "
+            "Run the command again to continue from there."
         ) from error
 
 
-def _copy(response, part, start, url):
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length is not None else None
+def _copy(response, part, start, url, max_bytes):
+    length = response.headers.get("Content-Length", "")
+    total = start + int(length) if length.isascii() and length.isdecimal() else None
+    if max(start, total or 0) > max_bytes:
+        raise _too_large(url, max_bytes)
     name = os.path.basename(url)
     on_terminal = sys.stderr.isatty()
     done, last_line = start, time.monotonic()
@@ -227,6 +276,8 @@ def _copy(response, part, start, url):
     mode = "ab" if start else "wb"
     with bar, open(part, mode, opener=open_without_links) as file:
         while chunk := response.read(_CHUNK_SIZE):
+            if done + len(chunk) > max_bytes:
+                raise _too_large(url, max_bytes)
             file.write(chunk)
             done += len(chunk)
             bar.update(len(chunk))
@@ -236,10 +287,16 @@ def _copy(response, part, start, url):
     if total is not None and done < total:
         raise DownloadError(
             f"{url}: the connection broke off after {_megabytes(done, total)}. "
-            "Run it again to go on from there."
+            "Run the command again to continue from there."
         )
     if not on_terminal:
         _say(f"{name}: {_megabytes(done, total)}, complete")
+
+
+def _too_large(url, max_bytes):
+    return DownloadError(
+        f"{url} is larger than the {_megabytes(max_bytes)} that were expected: refused."
+    )
 
 
 def _range_starts_at(response, start):
@@ -287,7 +344,7 @@ def _unpack(path, output_dir, archive):
             target = os.path.join(output_dir, name)
             if os.path.isdir(target):
                 raise DownloadError(
-                    f"{target} is in the way: move it and run it again."
+                    f"{target} is in the way: move it and run the command again."
                 )
             os.replace(os.path.join(staging, name), target)
     except (zipfile.BadZipFile, zlib.error) as error:
@@ -345,4 +402,4 @@ def _remove_if_there(path):
 
 
 def _say(text):
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable_lines(text), file=sys.stderr)

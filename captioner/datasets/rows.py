@@ -10,6 +10,8 @@ import json
 import os
 import stat
 
+from captioner.spreadsheets import unprotect_row
+
 # The columns that may name the image, in the order of preference.
 IMAGE_COLUMNS = (
     "image",
@@ -173,16 +175,16 @@ def csv_rows(path, is_header, expected, errors="strict"):
             f"{path} needs a first line with the columns {expected}. "
             f"Received: {header.strip()[:80]!r}"
         )
-    return names, _csv_rows(path, lines, delimiter)
+    return names, _csv_rows(path, lines, delimiter, names)
 
 
-def _csv_rows(path, lines, delimiter):
+def _csv_rows(path, lines, delimiter, names):
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 2
     try:
         for row in rows:
             if any(row):
-                yield line, row
+                yield line, unprotect_row(names, row)
             # A row may have many lines, and it is known by its first one.
             line = rows.line_num + 2
     except csv.Error as error:

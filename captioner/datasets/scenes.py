@@ -28,6 +28,7 @@ RELATIONS = {
     "right of": (1, 0),
 }
 IMAGE_SIZE = 64
+MAX_TRAIN = 100_000  # 1.2 GB of pictures; there are 475 different captions
 _NUM_HELD_OUT = {"dev": 200, "test": 200}
 _HELD_OUT_FRACTION = 0.1  # of the combinations, for test alone
 
@@ -56,7 +57,7 @@ def build_scenes(num_train=2000, seed=0):
         A `CaptionDataset`.
 
     Raises:
-        ValueError: If `num_train` is no positive integer.
+        ValueError: If `num_train` is no integer from 1 to `MAX_TRAIN`.
 
     Example:
 
@@ -65,9 +66,9 @@ def build_scenes(num_train=2000, seed=0):
     dataset.examples("train")[0]["captions"]  # one caption
     ```
     """
-    if not isinstance(num_train, int) or num_train < 1:
+    if not isinstance(num_train, int) or not 1 <= num_train <= MAX_TRAIN:
         raise ValueError(
-            "`num_train` must be a positive integer. "
+            f"`num_train` must be a positive integer of at most {MAX_TRAIN:,}. "
             f"Received: num_train={num_train!r}"
         )
     combinations = _combinations(seed)

@@ -5,11 +5,12 @@ import os
 from captioner.datasets.dataset_builder import DatasetBuilder
 from captioner.datasets.photo_search import folder_split
 from captioner.datasets.rows import read_text
+from captioner.images.folder_walk import walk_folder
 from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
 # What `captioner caption --sidecars` and the tools for image generators write.
 TEXT_SUFFIXES = (".txt", ".caption")
-_MAX_TEXT_BYTES = 2**20
+_MAX_BYTES = 2**20  # of a text file
 
 
 def has_sidecars(folder, listing) -> bool:
@@ -48,40 +49,46 @@ def read_sidecars(folder, split_fractions=None):
     """
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {folder}.")
-    from captioner.images.photo_sources import find_photos  # loads OpenCV
-
     builder = DatasetBuilder(f"txt:{folder}", folder, None, split_fractions)
-    listing, used = builder.listing, {}
-    photos = [
-        os.path.relpath(photo.path, folder)
-        for photo in find_photos([folder])
-        if photo.error is None  # a folder that cannot be read
-    ]
-    splits = [_folder_split(photo) for photo in photos]
-    for photo, split in zip(photos, splits):
-        parent, name = os.path.split(photo)
-        directory = os.path.normpath(os.path.join(folder, parent))
-        texts = _texts(name, listing.files(directory))
-        used.setdefault(directory, set()).update(texts)
+    photos = []  # (its path in the folder, its texts there)
+    for visit in walk_folder(folder, _is_wanted):
+        below = os.path.relpath(visit.folder, folder)
+        if visit.error is not None:
+            builder.leave_out(below, f"cannot be read: {visit.error.strerror}")
+        names = set(visit.names)
+        used = set()
+        for name in sorted(filter(_is_photo, names)):
+            texts = _texts(name, names)
+            used.update(texts)
+            photos.append((_join(below, name), [_join(below, text) for text in texts]))
+        for name in sorted(names - used):
+            if not _is_photo(name):
+                builder.leave_out(_join(below, name), "text without a photo")
+    splits = [_folder_split(photo) for photo, _ in photos]
+    for (photo, texts), split in zip(photos, splits):
         captions = []
         for text in texts[:1]:
             try:
-                content = read_text(
-                    os.path.join(directory, text), max_bytes=_MAX_TEXT_BYTES
-                )
+                content = read_text(os.path.join(folder, text), "strict", _MAX_BYTES)
                 captions = [line for line in content.splitlines() if line.strip()]
             except ValueError as error:
                 builder.leave_out(photo, str(error))
         for text in texts[1:]:
-            builder.leave_out(os.path.join(parent, text), f"{texts[0]} was read")
+            builder.leave_out(text, f"{texts[0]} was read")
         builder.add(photo, captions, split if all(splits) else None)
-    for directory, texts in used.items():
-        for name in sorted(listing.files(directory) - texts):
-            # macOS leaves "._photo.txt" files of its own on foreign disks.
-            if name.endswith(TEXT_SUFFIXES) and not name.startswith("."):
-                path = os.path.relpath(os.path.join(directory, name), folder)
-                builder.leave_out(path.replace(os.sep, "/"), "text without a photo")
     return builder.build()
+
+
+def _join(folder, name):
+    return name if folder == os.curdir else f"{folder}/{name}"
+
+
+def _is_photo(name):
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+
+
+def _is_wanted(name):
+    return name.endswith(TEXT_SUFFIXES) or _is_photo(name)
 
 
 def _texts(photo, names):
@@ -92,5 +99,5 @@ def _texts(photo, names):
 
 
 def _folder_split(photo):
-    first, separator, _ = photo.partition(os.sep)
+    first, separator, _ = photo.partition("/")
     return folder_split(first) if separator else None

@@ -193,6 +193,23 @@ def is_caption_column(name) -> bool:
     return bool(_CAPTION_COLUMN.fullmatch(name))
 
 
+def json_captions(row) -> list:
+    """The captions of a JSON object: texts and lists of texts under the usual keys.
+
+    A text that is in a list, too, as `captioner caption` writes the best caption,
+    counts once.
+    """
+    captions = []
+    keys = filter(is_caption_column, row)
+    for key in sorted(keys, key=lambda key: not isinstance(row[key], list)):
+        value = row[key]
+        if isinstance(value, list):
+            captions.extend(value)
+        elif value is not None and value not in captions:
+            captions.append(value)
+    return captions
+
+
 def _first_line(path):
     try:
         with open(path, "rb") as file:
@@ -266,18 +283,9 @@ def _json_entries(path, rows):
             raise ValueError(
                 f"{path}, {where}: the image must be a path. Received: image={image!r}"
             )
-        captions = []
-        columns = list(filter(is_caption_column, row))
-        # Lists first: a caption that is in one, too, is the same caption.
-        for key in sorted(columns, key=lambda key: not isinstance(row[key], list)):
-            value = row[key]
-            if isinstance(value, list):
-                captions.extend(value)
-            elif value is not None and value not in captions:
-                captions.append(value)
         keys.update(row)
-        with_both += column is not None and bool(columns)
-        yield where, image.strip(), captions, row.get("split")
+        with_both += column is not None and any(map(is_caption_column, row))
+        yield where, image.strip(), json_captions(row), row.get("split")
     if keys and not with_both:
         raise ValueError(
             f"{path}: name the key with the path of the image image, and the key with "

@@ -1,21 +1,22 @@
 """Any dataset of TensorFlow Datasets that has images and captions."""
 
+import dataclasses
 from collections.abc import Sequence
 
-from captioner.datasets.caption_dataset import CaptionDataset
-from captioner.datasets.dataset_builder import canonical_split
+from captioner.datasets.dataset_builder import DatasetBuilder
+from captioner.datasets.photo_search import canonical_split
 
 _CAPTION_FEATURES = ("captions", "caption", "text")
 _ID_FEATURES = ("image/filename", "filename", "file_name", "image/id", "image_id", "id")
 
 
-def read_tfds(name, data_dir=None):
-    """Reads a dataset of TensorFlow Datasets by name; downloads it if need be.
+def read_tfds(name, data_dir=None, download=True):
+    """Reads a dataset of TensorFlow Datasets by name, and downloads it if necessary.
 
     It must have a feature `image` and a feature `captions`, `caption` or
     `text`: a text, a sequence of texts, or a sequence of dicts with a text in
     them. The captions are read once and kept; images stay on disk, as encoded
-    bytes, and are read on access. So the dataset is prepared as ArrayRecord,
+    bytes, and are read when they are used. So the dataset is prepared as ArrayRecord,
     which has random access; a copy that TFDS has prepared in its older default
     format cannot be read, and needs another `data_dir`. The id of an image is
     the name of its split in TFDS and its file name, or its number, there; that
@@ -25,6 +26,7 @@ def read_tfds(name, data_dir=None):
         name: str. As for `tfds.builder`: `"coco_captions"`,
             `"coco_captions/2014:1.1.0"`.
         data_dir: str or None. Where TFDS keeps its data.
+        download: bool. Whether to download and prepare a dataset that is not there.
 
     Returns:
         A `CaptionDataset`.
@@ -32,7 +34,8 @@ def read_tfds(name, data_dir=None):
     Raises:
         ValueError: If TFDS is not installed or does not know the name, the
             dataset has no images with captions or cannot be prepared, or
-            nothing usable is left.
+            nothing usable is left; or if it is not there and may not be
+            downloaded.
 
     Example:
 
@@ -62,85 +65,66 @@ def read_tfds(name, data_dir=None):
             f"tfds:{name} has no images with captions. Received: "
             f"features={sorted(features)}"
         )
+    if not download and not builder.is_prepared():
+        size = builder.info.download_size
+        raise ValueError(
+            f"tfds:{name} is not in {builder.data_dir} yet. Training on it, or "
+            f"evaluating, downloads it first ({size or 'of unknown size'})."
+        )
     id_feature = next((key for key in _ID_FEATURES if key in features), None)
     try:
         builder.download_and_prepare()
     except Exception as error:  # whatever the script of a dataset may raise
         raise ValueError(f"tfds:{name} cannot be prepared: {_line(error)}") from error
 
-    splits, left_out = {}, []
+    dataset = DatasetBuilder(f"tfds:{name}")
     # The splits are unknown only where a test mocks the data; then any will do.
-    for tfds_split in builder.info.splits or ("train", "validation", "test"):
-        split = canonical_split(tfds_split)
-        if split is None:
-            left_out.append((tfds_split, "split that is not train, dev or test"))
-            continue
-        part = _read_split(
-            tfds, builder, tfds_split, caption_feature, id_feature, left_out
-        )
-        if part:
-            # Train and restval become one split.
-            splits.setdefault(split, []).extend(part)
-    if not splits:
-        raise ValueError(f"tfds:{name} has no usable image.")
-    return CaptionDataset(
-        f"tfds:{name}",
-        {split: _TfdsExamples(rows) for split, rows in splits.items()},
-        left_out,
-        num_captions={
-            split: sum(len(captions) for _, captions, _, _ in rows)
-            for split, rows in splits.items()
-        },
-    )
+    for split in builder.info.splits or ("train", "validation", "test"):
+        if canonical_split(split) is None:
+            dataset.leave_out(split, "split that is not train, dev or test")
+        else:
+            # The bytes as they are in the file, since all images are decoded in one
+            # way. Set here and not above: `tfds.testing.mock_data` has no fake encoded
+            # examples of datasets with nested features, such as COCO.
+            source = builder.as_data_source(split)
+            source.decoders = {"image": tfds.decode.SkipDecoding()}
+            _read_split(source, split, caption_feature, id_feature, dataset)
+    return dataset.build()
 
 
-def _read_split(tfds, builder, split, caption_feature, id_feature, left_out):
-    """Rows (id, captions, source of the image, index there) of a split of TFDS."""
-    source = builder.as_data_source(split)
-    # The bytes as they are in the file, for we decode all images in one way. Set
-    # here and not above: `tfds.testing.mock_data` has no fake encoded examples
-    # of datasets with nested features, such as COCO.
-    source.decoders = {"image": tfds.decode.SkipDecoding()}
-    rows, ids = [], set()
+def _read_split(source, split, caption_feature, id_feature, dataset):
     for index in range(len(source)):
         example = source[index]
         own_id = _text(example[id_feature]) if id_feature else str(index)
         image_id = f"{split}/{own_id}"
-        if image_id in ids:
+        if image_id in dataset:
             image_id = f"{split}/{own_id}#{index}"
-        ids.add(image_id)
-        captions = []
-        for caption in _captions(example[caption_feature]):
-            caption = " ".join(caption.split())
-            if caption:
-                captions.append(caption)
-            else:
-                left_out.append((image_id, "empty caption"))
-        if captions:
-            rows.append((image_id, captions, source, index))
-        else:
-            left_out.append((image_id, "image without captions"))
-    return rows
+        captions = _captions(example[caption_feature])
+        dataset.add(image_id, captions, split, image=TfdsImage(source, split, index))
 
 
-class _TfdsExamples(Sequence):
-    """The examples of one split; the image is read on access."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsImage:
+    """An image in a dataset of TFDS, which is read when it is used.
 
-    def __init__(self, rows):
-        self.rows = rows
+    Attributes:
+        source: the data source of a split.
+        split: str, its name in TFDS.
+        index: int, the number of the example in it.
+    """
 
-    def __len__(self):
-        return len(self.rows)
+    source: Sequence
+    split: str
+    index: int
 
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        image_id, captions, source, position = self.rows[index]
-        return {
-            "image/id": image_id,
-            "image": source[position]["image"],
-            "captions": list(captions),
-        }
+    @property
+    def name(self):
+        """What the image is called in messages."""
+        return f"example {self.index} of the split {self.split}"
+
+    def read(self):
+        """The bytes of the image."""
+        return self.source[self.index]["image"]
 
 
 def _captions(value):

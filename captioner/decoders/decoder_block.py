@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from captioner.decoders.fusion import FUSIONS
+from captioner.decoders.fusion import FUSIONS, Fusion
 from captioner.decoders.lstm import LSTMMixer
+from captioner.decoders.text_mixer import TextMixer
 from captioner.decoders.transformer import TransformerMixer
 
 MIXERS = {"lstm": LSTMMixer, "transformer": TransformerMixer}
@@ -15,8 +16,8 @@ class DecoderBlock(keras.layers.Layer):
     """text + dropout(fusion(mixer(norm(text)), image)).
 
     Args:
-        mixer: a name in `MIXERS`.
-        fusion: a name in `FUSIONS`.
+        mixer: a name in `MIXERS`, or a subclass of `TextMixer` or its registered name.
+        fusion: a name in `FUSIONS`, or a subclass of `Fusion` or its registered name.
         hidden_dim: D, the width of the text state.
         intermediate_dim, num_heads: see `TextMixer` and `Fusion`.
         dropout: rate, on the image, in the mixer, and on the block's output.
@@ -44,17 +45,10 @@ class DecoderBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for option, value, known in (
-            ("mixer", mixer, MIXERS),
-            ("fusion", fusion, FUSIONS),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"{option} must be one of {', '.join(known)}. "
-                    f"Received: {option}={value}"
-                )
-        self.mixer_name = mixer
-        self.fusion_name = fusion
+        mixer_class = _layer_class("mixer", mixer, MIXERS, TextMixer)
+        fusion_class = _layer_class("fusion", fusion, FUSIONS, Fusion)
+        self.mixer_name = _name(mixer_class, MIXERS)
+        self.fusion_name = _name(fusion_class, FUSIONS)
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
         self.num_heads = num_heads
@@ -63,8 +57,8 @@ class DecoderBlock(keras.layers.Layer):
             dtype=self.dtype_policy, name="norm"
         )
         options = (hidden_dim, intermediate_dim, num_heads, dropout)
-        self.mixer = MIXERS[mixer](*options, dtype=self.dtype_policy, name="mixer")
-        self.fusion = FUSIONS[fusion](*options, dtype=self.dtype_policy, name="fusion")
+        self.mixer = mixer_class(*options, dtype=self.dtype_policy, name="mixer")
+        self.fusion = fusion_class(*options, dtype=self.dtype_policy, name="fusion")
         self.output_dropout = keras.layers.Dropout(
             dropout, dtype=self.dtype_policy, name="output_dropout"
         )
@@ -115,6 +109,25 @@ class DecoderBlock(keras.layers.Layer):
             "num_heads": self.num_heads,
             "dropout": self.dropout,
         }
+
+
+def _layer_class(option, value, known, base):
+    """The class that a name or a class means."""
+    found = value
+    if isinstance(value, str):
+        found = known.get(value) or keras.saving.get_registered_object(value)
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    raise ValueError(
+        f"{option} must be one of {', '.join(known)}, or a subclass of {base.__name__} "
+        "that is registered with keras.saving.register_keras_serializable. "
+        f"Received: {option}={value}"
+    )
+
+
+def _name(layer_class, known):
+    names = {found: name for name, found in known.items()}
+    return names.get(layer_class) or keras.saving.get_registered_name(layer_class)
 
 
 def _by_image(text, image_cache):

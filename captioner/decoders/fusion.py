@@ -20,6 +20,25 @@ from captioner.decoders.attention import MultiHeadAttention
 class Fusion(keras.layers.Layer):
     """What every fusion is made with; each takes from it what it needs.
 
+    A fusion of your own is a subclass with `build`, `build_cache` and `call`, which is
+    given to `CaptionModel(fusion=...)` and registered as Keras' layers are:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="mine")
+    class MaxFusion(captioner.decoders.Fusion):
+        def build(self, text_shape, image_features_shape):
+            self.image_dense = self._dense("image_dense")
+            self.image_dense.build(image_features_shape)
+            self.output_dense.build((None, None, self.hidden_dim))
+            self.built = True
+
+        def build_cache(self, image_features, training=None):
+            return ops.max(self.image_dense(image_features), axis=1, keepdims=True)
+
+        def call(self, text, cache, training=None):
+            return self.output_dense(text + cache)
+    ```
+
     Args:
         hidden_dim: D, the width of the text state.
         intermediate_dim: for fusions that sum an image up: the width of what is

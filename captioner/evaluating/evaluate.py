@@ -1,10 +1,12 @@
 """Score captions on a dataset's split: `captioner evaluate`."""
 
+import collections
+import concurrent.futures
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import re
-import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
@@ -16,7 +18,7 @@ from captioner.evaluating.predictions import (
     read_predictions,
 )
 from captioner.evaluating.report import write_report
-from captioner.features.input_pipeline import image_batches
+from captioner.images.image_files import ImageError, load_image
 from captioner.metrics import (
     CaptionScorer,
     bootstrap,
@@ -28,12 +30,15 @@ from captioner.metrics import (
     java_version,
     name_ids,
     ptb_tokenize,
+    reliability,
     self_bleu,
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
+from captioner.metrics.rightness import least_right_score, right_captions
 from captioner.progress import progress_bar
-from captioner.tasks.ensemble_captioner import load_captioner
-from captioner.tasks.image_captioner import ImageCaptioner
+from captioner.tasks.load_task import load_task
+from captioner.tasks.task import Task
+from captioner.terminal import say
 
 PREDICTIONS_FILE = "predictions.json"
 N_BEST_FILE = "n_best.json"
@@ -66,7 +71,7 @@ def evaluate(
     no image of the dataset, is there twice, or is missing is refused.
 
     Args:
-        preset: name or folder of a preset, an `ImageCaptioner`, or a list of them,
+        preset: name or folder of a preset, a `Task`, or a list of them,
             which write together, see `EnsembleCaptioner`; or a file or folder of
             predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
@@ -114,7 +119,7 @@ def evaluate(
         what for what, reason in data.summary().left_out if "without captions" in reason
     ]
     if without_references:
-        print(f"without references: {name_ids(without_references)}", file=sys.stderr)
+        say(f"without references: {name_ids(without_references)}")
     if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -135,7 +140,7 @@ def evaluate(
     for predictions in reversed(written):
         left_out.update(predictions.errors)
     for reason in left_out.values():
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
     references = {
         example["image/id"]: example["captions"]
         for example in examples
@@ -183,14 +188,14 @@ def evaluate(
 def _name(source):
     if isinstance(source, (list, tuple)):
         return " + ".join(map(_name, source))
-    return "in memory" if isinstance(source, ImageCaptioner) else str(source)
+    return "in memory" if isinstance(source, Task) else str(source)
 
 
 def _open(source, sampler, data, split):
     """The captioner that a source is; or its predictions, by the ids of a split."""
     if is_predictions(source):
         return match_predictions(read_predictions(source), data, split)
-    return load_captioner(source, sampler)
+    return load_task(source, sampler)
 
 
 def is_predictions(source):
@@ -208,29 +213,48 @@ def is_predictions(source):
     return False
 
 
-def _caption(captioner, examples, split, batch_size):
+def _caption(task, examples, split, batch_size):
     """Captions the photos of a split, in batches, from the photos alone."""
-    captions, scores, errors = {}, {}, {}
-    batches = image_batches(
-        [example["image"] for example in examples],
-        captioner.preprocessor.image_converter,
-        batch_size,
-        lambda i, error: errors.__setitem__(examples[i]["image/id"], str(error)),
-    )
+    captions, scores, errors, confidences = {}, {}, {}, {}
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
-        for indices, images in batches:
-            results = captioner.batch_results(images)
-            for index, result in zip(indices.numpy(), results):
-                image_id = examples[index]["image/id"]
+        for batch in _converted(task, examples, batch_size, errors):
+            results = task.write([image for _, image in batch])
+            for (image_id, _), result in zip(batch, results):
                 captions[image_id] = [each.text for each in result.hypotheses]
-                scores[image_id] = result.score
+                if result.score is not None:
+                    scores[image_id] = result.score
+                if result.confidence is not None:
+                    confidences[image_id] = result.confidence
             bar.update(len(results))
-    notes = {
-        "captions": "free-running, from the photo alone",
-        "sampler": type(captioner.sampler).__name__,
-        **captioner.sampler.get_config(),
-    }
-    return Predictions(split, captions, scores, errors, notes)
+    notes = {"captions": "free-running, from the photo alone", **task.describe()}
+    return Predictions(split, captions, scores, errors, notes, confidences=confidences)
+
+
+def _converted(task, examples, batch_size, errors):
+    """Yields lists of (image id, converted photo); photos are read and converted ahead
+    by threads. Those that cannot be read go into `errors`, a dict."""
+
+    def convert(example):
+        try:
+            return example["image/id"], task.convert(
+                load_image(example["image"], task.image_size)
+            )
+        except ImageError as error:
+            errors[example["image/id"]] = str(error)
+
+    def in_order(pool):
+        ahead = collections.deque()
+        for example in examples:
+            ahead.append(pool.submit(convert, example))
+            if len(ahead) > 2 * batch_size:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        photos = filter(None, in_order(pool))
+        while batch := list(itertools.islice(photos, batch_size)):
+            yield batch
 
 
 def _score(scorer, written, references):
@@ -262,7 +286,10 @@ def _score(scorer, written, references):
         calibrated = calibration(
             list(caption_scores.values()), [quality[i] for i in caption_scores]
         )
+    confidences = {i: c for i, c in written[0].confidences.items() if i in references}
     return {
+        "confidences": confidences,
+        "reliability": _reliability(confidences, captions, references),
         "scores": {name: float(value) for name, value in scores.items()},
         "intervals": {name: interval(values) for name, values in resampled.items()},
         "scores_each": {i: dict(zip(each, row)) for i, row in zip(references, rows)},
@@ -273,6 +300,17 @@ def _score(scorer, written, references):
         "comparison": comparison,
         "other_captions": other_captions,
     }
+
+
+def _reliability(confidences, captions, references):
+    """Whether the confidences are what they say, or None."""
+    references = [references[image_id] for image_id in confidences]
+    least = least_right_score(references)
+    if least is None:
+        return None
+    captions = [captions[image_id] for image_id in confidences]
+    is_right = right_captions(captions, references, least)
+    return reliability(list(confidences.values()), is_right)
 
 
 def _metric_versions(scorer, java_metrics):
@@ -318,7 +356,8 @@ def _diversity(predictions, references, data, split):
 
 
 def _scores_json(evaluation):
-    fields = ("intervals", "diversity", "calibration", "oracle", "comparison")
+    fields = ("intervals", "diversity", "calibration", "reliability", "oracle")
+    fields += ("comparison",)
     values = {name: getattr(evaluation, name) for name in (*fields, "protocol")}
     return {**evaluation.scores, **values}
 
@@ -331,6 +370,8 @@ def _write_predictions(output, prefix, predictions, references):
         of, score = {"image_id": number(image_id)}, {}
         if image_id in predictions.scores:
             score = {"score": predictions.scores[image_id]}
+        if image_id in predictions.confidences:
+            score["confidence"] = predictions.confidences[image_id]
         rows.append({**of, "caption": texts[0], **score})
         n_best.append({**of, "captions": texts, **score})
     presets.write_json(output / f"{prefix}{PREDICTIONS_FILE}", rows)

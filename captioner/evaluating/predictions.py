@@ -1,33 +1,27 @@
-"""Captions that some captioner wrote, read from a file, for `captioner evaluate`."""
+"""Reads captions that a captioner wrote to a file, for `captioner evaluate`."""
 
 import collections
-import csv
 import dataclasses
-import io
-import json
 import math
 import os
 import pathlib
 import re
-import stat
 from collections.abc import Mapping
 
-from captioner.datasets.dataset_builder import FolderListing
+from captioner.datasets.caption_markers import END, START
+from captioner.datasets.rows import (
+    csv_rows,
+    json_rows,
+    jsonl_rows,
+    read_json,
+    read_text,
+)
+from captioner.images.folder_walk import walk_folder
 from captioner.metrics import name_ids
 
-_MAX_BYTES = 2**30
-_MAX_HEADER = 10_000  # a file without line ends is no table
 _ID_NAMES = "image_id image path file_name filename file image_name".split()
-# What captioners write around a caption: none of it is a word that they chose.
-_START = re.compile(
-    r"\A\s*(?:<(?:start|bos|s|sos)>|<\|startoftext\|>|\[(?:cls|start|bos)\]"
-    r"|startseq\b)",
-    re.IGNORECASE,
-)
-_END = re.compile(
-    r"\s*(?:<(?:end|eos|/s|pad)>|<\|endoftext\|>|\[(?:sep|end|eos|pad)\]|\bendseq\b)",
-    re.IGNORECASE,
-)
+# A file name need not be valid text.
+_ERRORS = "surrogateescape"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +35,8 @@ class Predictions:
         errors: dict of image id to why it has no caption.
         notes: dict of what else is worth telling of them.
         have_suffix: False where the ids are file names without their suffix.
+        confidences: dict of image id to how likely its caption is right, 0 to 1, where
+            the captioner knows.
     """
 
     source: str
@@ -49,6 +45,7 @@ class Predictions:
     errors: Mapping[str, str]
     notes: Mapping[str, object]
     have_suffix: bool = True
+    confidences: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_predictions(path):
@@ -96,7 +93,7 @@ def read_predictions(path):
                 f"in {', '.join(READERS)}."
             )
         rows = READERS[suffix](path)
-    captions, scores, errors, places = {}, {}, {}, {}
+    captions, scores, confidences, errors, places = {}, {}, {}, {}, {}
     num_stripped = 0
     for place, row in rows:
         where = f"{path}, {place}"
@@ -114,20 +111,23 @@ def read_predictions(path):
         stripped = [_strip_markers(text) for text in texts]
         num_stripped += stripped[0] != texts[0]
         captions[image_id] = stripped
-        score = _score(row, where)
-        if score is not None:
-            scores[image_id] = score
+        for name, values in (("score", scores), ("confidence", confidences)):
+            number = _number(row, name, where)
+            if number is not None:
+                values[image_id] = number
     if not places:
         kind = " .txt files with" if path.is_dir() else ""
         raise ValueError(f"{path} has no{kind} predictions.")
     notes = {"captions": "read from a file"}
     if num_stripped:
         notes["markers_cut"] = num_stripped
-    return Predictions(str(path), captions, scores, errors, notes, not path.is_dir())
+    return Predictions(
+        str(path), captions, scores, errors, notes, not path.is_dir(), confidences
+    )
 
 
 def _strip_markers(text):
-    return _END.split(_START.sub("", text), maxsplit=1)[0]
+    return END.split(START.sub("", text), maxsplit=1)[0]
 
 
 def _image_id(row, where):
@@ -159,114 +159,53 @@ def _is_text(value):
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-def _score(row, where):
-    score = row.get("score")
-    if score is None or score == "":
+def _number(row, name, where):
+    number = row.get(name)
+    if number is None or number == "":
         return None
     try:
-        score = math.nan if isinstance(score, bool) else float(score)
+        number = math.nan if isinstance(number, bool) else float(number)
     except (TypeError, ValueError, OverflowError):
-        score = math.nan
-    if not math.isfinite(score):
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(
-            f"{where}: a score must be a number. Received: score={row['score']!r}"
+            f"{where}: a {name} must be a number. Received: {name}={row[name]!r}"
         )
-    return score
+    return number
 
 
 def _read_json(path):
-    rows = _parse(_read_text(path), path)
-    if not isinstance(rows, list):
-        raise ValueError(
-            f"{path} is no COCO results file: expected a list of objects with image_id "
-            f"and caption. Received: a {type(rows).__name__}"
-        )
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, object {number}: not a JSON object.")
-        yield f"object {number}", row
+    return json_rows(path, read_json(path, _ERRORS))
 
 
 def _read_jsonl(path):
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
-        if line.strip():
-            row = _parse(line, f"{path}, line {number}")
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: not a JSON object.")
-            yield f"line {number}", row
-
-
-def _parse(text, where):
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}.") from error
+    return jsonl_rows(path, _ERRORS)
 
 
 def _read_csv(path):
-    # `newline=""` leaves line ends inside a quoted caption to the csv module.
-    lines = io.StringIO(_read_text(path), newline="")
-    header = lines.readline()
-    # The delimiter is the one by which the header has the columns.
-    for delimiter in ",\t;|":
-        names = next(csv.reader([header[:_MAX_HEADER]], delimiter=delimiter), [])
-        names = [name.strip().lower() for name in names]
-        if "caption" in names and any(name in names for name in _ID_NAMES):
-            break
-    else:
-        raise ValueError(
-            f"{path} needs a header with the columns image_id and caption. "
-            f"Received: {header.strip()[:80]!r}"
-        )
+    def is_header(names):
+        return "caption" in names and any(name in names for name in _ID_NAMES)
+
+    names, rows = csv_rows(path, is_header, "image_id and caption", _ERRORS)
     twice = {name for name in names if name and names.count(name) > 1}
     if twice:
         raise ValueError(f"{path} has two columns {' and '.join(sorted(twice))!r}.")
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        for row in rows:
-            where = f"line {rows.line_num + 1}"
-            if any(row):
-                if len(row) != len(names):  # an unquoted delimiter in a caption
-                    raise ValueError(
-                        f"{path}, {where}: {len(row)} fields, {len(names)} columns."
-                    )
-                yield where, dict(zip(names, row))
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num + 1}: {error}.") from error
+    for line, row in rows:
+        if len(row) != len(names):  # an unquoted delimiter in a caption
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields, {len(names)} columns."
+            )
+        yield f"line {line}", dict(zip(names, row))
 
 
 def _read_folder(folder):
-    listing = FolderListing()
-    folders = [str(folder)]
-    while folders:
-        current = folders.pop()
-        folders += [f for f in listing.folders(current) if not os.path.islink(f)]
-        for name in sorted(listing.files(current)):
-            if name.endswith(".txt") and not name.startswith("."):
-                file = pathlib.Path(current, name)
-                place = file.relative_to(folder).as_posix()
-                texts = _read_text(file).splitlines()
-                texts = [text for text in texts if text.strip()] or [""]
-                yield place, {"image": place.removesuffix(".txt"), "captions": texts}
-
-
-def _read_text(path):
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is not a file.")
-        if status.st_size > _MAX_BYTES:
-            raise ValueError(f"{path} is larger than {_MAX_BYTES >> 20} MB.")
-        # surrogateescape: a file name need not be valid text.
-        with open(
-            path, encoding="utf-8-sig", errors="surrogateescape", newline=""
-        ) as file:
-            text = file.read()
-    except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
-    if text.startswith(("\udcff\udcfe", "\udcfe\udcff")):  # as Excel may write it
-        raise ValueError(f"{path} is UTF-16; predictions are UTF-8.")
-    return text
+    for visit in walk_folder(folder, lambda name: name.endswith(".txt")):
+        for name in visit.names:
+            file = pathlib.Path(visit.folder, name)
+            place = file.relative_to(folder).as_posix()
+            texts = read_text(file, _ERRORS).splitlines()
+            texts = [text for text in texts if text.strip()] or [""]
+            yield place, {"image": place.removesuffix(".txt"), "captions": texts}
 
 
 READERS = {
@@ -362,6 +301,7 @@ def match_predictions(predictions, data, split):
         by_id(predictions.scores),
         {i: f"{i}: {error}" for i, error in by_id(predictions.errors).items()},
         notes,
+        confidences=by_id(predictions.confidences),
     )
 
 

@@ -3,18 +3,19 @@
     CACHE/vgg16-4f1c.../            one folder a key (converter, backbone, weights)
         manifest.json               the key in full, the shape of a feature
         features-0a6e....npy        float16 (N, P, E)
-        features-0a6e....json       the sha256 of the N photos' contents
-        ...
+        features-0a6e....json       the sha256 of the N photos' contents, and the CRC-32
+        ...                         of the `.npy` file
 
 A shard counts only when its `.json` is there, and that is written last: a run
-killed at any moment loses at most one shard of work, never leaves a wrong one.
+killed at any moment loses at most one shard of work, never leaves a wrong one. A shard
+that has changed since is computed again.
 """
 
 import hashlib
 import json
 import os
 import pathlib
-import sys
+import zlib
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ from captioner.files import atomic_write, write_json
 from captioner.images.image_files import ImageError, read_image_file
 from captioner.images.image_views import View
 from captioner.progress import progress_bar
+from captioner.terminal import one_line, say
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
@@ -80,7 +82,7 @@ class FeatureCache:
             self._open_shard(index_file)
 
     def __len__(self):
-        """How many photos have their features here."""
+        """The number of photos whose features are here."""
         return len(self._row_of)
 
     def renewed(self):
@@ -117,7 +119,7 @@ class FeatureCache:
         missing = {}  # content -> its indices; a photo that is there twice is done once
         for index, image in enumerate(images):
             try:
-                content = f"{self._content(image)}{view}"
+                content = f"{self.content(image)}{view}"
             except ImageError as error:
                 errors[index] = error
                 continue
@@ -155,7 +157,7 @@ class FeatureCache:
         return errors
 
     def reader(self, images, views=(View(),)):
-        """What `training_batches` needs to train from the cache.
+        """The images for `training_batches` and `RowBatches`, read from the cache.
 
         Args:
             images: photos that `compute` has seen.
@@ -169,7 +171,7 @@ class FeatureCache:
         Raises:
             KeyError: a photo has not been computed.
         """
-        contents = [self._content(image) for image in images]
+        contents = [self.content(image) for image in images]
         places = [
             self._row_of[f"{content}{view}"] for view in views for content in contents
         ]
@@ -183,11 +185,18 @@ class FeatureCache:
 
         return "image_features", read
 
-    def _content(self, image):
-        """A sha256 of what the photo is, wherever it lies."""
+    def content(self, image):
+        """A sha256 of what the photo is, wherever it lies.
+
+        Args:
+            image: a path, encoded bytes or a uint8 array.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
         if hasattr(image, "read"):  # a part of a larger file
             if image not in self._content_of:
-                self._content_of[image] = self._content(image.read())
+                self._content_of[image] = self.content(image.read())
             return self._content_of[image]
         if isinstance(image, np.ndarray):
             header = f"{image.dtype} {image.shape}".encode()
@@ -205,21 +214,39 @@ class FeatureCache:
         path = self.folder / f"features-{name}.npy"
         with atomic_write(path, sync=True) as file:
             np.save(file, np.stack(features))
-        write_json(path.with_suffix(".json"), contents)
+        write_json(
+            path.with_suffix(".json"), {"crc32": _crc32(path), "photos": contents}
+        )
         self._open_shard(path.with_suffix(".json"))
 
     def _open_shard(self, index_file):
         try:
-            contents = json.loads(index_file.read_text())
-            features = np.load(index_file.with_suffix(".npy"), mmap_mode="r")
+            file = index_file.with_suffix(".npy")
+            index = json.loads(index_file.read_text())
+            contents = index["photos"]
+            if index["crc32"] != _crc32(file):
+                raise ValueError("the file has changed since it was written")
+            features = np.load(file, mmap_mode="r")
             if features.shape != (len(contents), *self.feature_shape):
-                raise ValueError(f"holds {features.shape}")
-        except (OSError, EOFError, ValueError, TypeError) as error:
-            print(f"computed again: {index_file}: {error}", file=sys.stderr)
+                raise ValueError(f"the file holds features of shape {features.shape}")
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            say(
+                f"{index_file.with_suffix('.npy')}: image features cannot be used and "
+                f"are computed again ({one_line(error)})"
+            )
             return
         for row, content in enumerate(contents):
             self._row_of.setdefault(content, (len(self._shards), row))
         self._shards.append(features)
+
+
+def _crc32(path):
+    """The CRC-32 of a file: enough to notice damage, and as fast as a disk."""
+    checksum = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def _own_config(layer):

@@ -3,7 +3,7 @@
 Archives are foreign bytes, and they are parsed in the process that runs. So
 `tar_archive.py` and `zip_archive.py` are small readers of our own that are bounded by
 construction, which `tarfile` and `zipfile` are not: they go over the archive once, from
-its begin to its end, hold one header at a time, and each number that they find is
+its beginning to its end, hold one header at a time, and each number that they find is
 checked before it is used. A header costs the same whatever it says, so the time is
 linear in the size of the file, and that of an inflated file is limited by `MAX_RATIO`.
 """
@@ -65,6 +65,11 @@ def too_large(max_bytes):
     """The problem of a member with more bytes than are read."""
     reason = f"the file is too large: more than {max_bytes:,} bytes in an archive"
     return "too_large", reason
+
+
+def after(number):
+    """Where an archive is damaged, that had so many files before."""
+    return f"after file {number:,}" if number else "at its beginning"
 
 
 def member_name(name):

@@ -1,35 +1,65 @@
 """Reading and decoding photos in processes of their own.
 
 A native decoder that crashes takes its process with it, and one that hangs is killed at
-the end of its time; the photo is reported and a new process goes on. Nothing that a
-decoder prints reaches the terminal.
+the end of its time; the photo is reported and a new process goes on. One that a
+malicious file has taken over can send wrong pixels, and no more: nothing that it sends
+is run or unpickled. Nothing that a decoder prints reaches the terminal.
 
-A worker is `python -m captioner.images.decode_workers`. Messages on its standard input
-and output are eight bytes of length and a pickle; pixels follow as they are.
+For each photo a worker gets a question, which is eight bytes of length and a pickle. It
+reads the file and answers how large the picture is. Then it waits for the size that the
+model wants, with which it is told that there is memory for the picture, and answers
+with the pixels. Each answer is a header of fixed size and the bytes whose number is
+in it.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import os
 import pickle
+import re
 import resource
 import select
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 
 import cv2
 import numpy as np
 
-from captioner.images.image_files import MAX_PIXELS, ImageError, load_image
+from captioner.images.image_files import (
+    MAX_PIXELS,
+    TOO_LARGE,
+    ImageError,
+    jpeg_scale,
+    load_image,
+)
+from captioner.images.memory_budget import MemoryBudget
+from captioner.images.picture_size import picture_size
 from captioner.images.thumbnail import make_thumbnail
+from captioner.processes import child_environment, python_command
 
 TIME_LIMIT = 30.0  # seconds for one photo
-_HEADER = struct.Struct("<Q")
+MEMORY = 2**29  # bytes for each process: for pictures, and as many for their files
+# What decoding takes for each pixel: copies of wider types, of which some are there at
+# the same time, and the pixels in the process that asked.
+BYTES_A_PIXEL = 16
+_START_TIME = 60.0  # seconds until a new process is ready, on a busy machine
+_GRACE = 2.0  # seconds after the time limit, by which a worker should have ended itself
+_PIPE_BYTES = 2**20  # a photo in few pieces
+_READY = b"ready"
+_LENGTH = struct.Struct("<Q")
+_WANTED = struct.Struct("<II")  # height and width, or zeros
+# The digest; height, width and the bytes of the thumbnail; whether it is a JPEG, and
+# the bytes of an error's kind and reason.
+_ANSWER = struct.Struct("<16sIII?HH")
+_MAX_THUMBNAIL_BYTES = 2**20
+_KIND = re.compile("[a-z_]{1,30}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +84,9 @@ class DecodeWorkers:
         count: how many processes.
         time_limit: seconds that one photo may take.
         max_pixels: a picture with more is refused before it is decoded.
+        memory: bytes that all pictures may take at a time, from the file to the end of
+            `then`; by default half a GiB for each process. Pictures that are so large
+            that they do not fit are decoded one after the other.
 
     Example:
 
@@ -68,8 +101,13 @@ class DecodeWorkers:
     ```
     """
 
-    def __init__(self, count, time_limit=TIME_LIMIT, max_pixels=MAX_PIXELS):
+    def __init__(
+        self, count, time_limit=TIME_LIMIT, max_pixels=MAX_PIXELS, memory=None
+    ):
+        memory = memory or count * MEMORY
         self.time_limit, self.max_pixels = time_limit, max_pixels
+        # Two, so that nobody who has memory for a file waits for one who waits for it.
+        self._files, self._pictures = MemoryBudget(memory), MemoryBudget(memory)
         self._workers = []  # all that are alive
         self._own = threading.local()
         # One thread for each process: it waits for it.
@@ -80,7 +118,7 @@ class DecodeWorkers:
         photo,
         known_digest=None,
         thumbnail=False,
-        image_size=None,
+        image_size=lambda: None,
         then=lambda decoded: decoded,
     ):
         """Decode a photo.
@@ -89,30 +127,56 @@ class DecodeWorkers:
             photo: a `Photo`.
             known_digest: if its content has this digest, it is not decoded.
             thumbnail: make one, too.
-            image_size: see `load_image`.
+            image_size: called once there is a picture to decode; returns what
+                `load_image` takes as such.
             then: called with the `Decoded`, in the thread that waited for it.
 
         Returns:
             A future of what `then` returns. It raises `ImageError` where the photo
             cannot be used; besides those of `load_image` its kind may be "timeout" or
-            "crashed".
+            "crashed". It raises `OSError` where no process can be started.
         """
-        question = photo, known_digest, thumbnail, image_size
-        return self._threads.submit(self._decode, question, then)
+        question = photo, known_digest, thumbnail
+        return self._threads.submit(self._decode, question, image_size, then)
 
-    def _decode(self, question, then):
-        photo = question[0]
+    def _decode(self, question, image_size, then):
+        photo, known_digest, thumbnail = question
         if photo.error is not None:
             raise photo.error
+        with self._files.hold(_file_bytes(photo)):
+            worker = self._worker()
+            is_asked = False  # and waits for what is wanted
+            try:
+                found = worker.look(question)
+                if found.digest == known_digest and not thumbnail:
+                    return then(Decoded(found.digest))
+                is_asked = True
+                wanted = image_size()
+                with self._pictures.hold(self._picture_bytes(found, wanted)):
+                    is_asked = False
+                    return then(worker.decode(wanted))
+            finally:
+                if is_asked:
+                    worker.kill()
+                if not worker.alive:
+                    self._workers.remove(worker)
+
+    def _worker(self):
         worker = getattr(self._own, "worker", None)
         if worker is None or not worker.alive:
             worker = self._own.worker = _Worker(self.time_limit, self.max_pixels)
             self._workers.append(worker)
-        try:
-            return then(worker.decode(question))
-        finally:
-            if not worker.alive:
-                self._workers.remove(worker)
+        return worker
+
+    def _picture_bytes(self, found, wanted):
+        size = found.height, found.width
+        if 0 in size:  # of a format that is not known: it may be anything
+            return self._pictures.total
+        count = min(size[0] * size[1], self.max_pixels)
+        if found.is_jpeg and wanted is not None:
+            # Whether it lies on its side is not known here.
+            count //= min(jpeg_scale(*size, wanted), jpeg_scale(*size[::-1], wanted))
+        return BYTES_A_PIXEL * count
 
     def close(self):
         """End all processes; what was not begun is not done."""
@@ -120,6 +184,8 @@ class DecodeWorkers:
         for worker in list(self._workers):
             worker.kill()
         self._threads.shutdown(wait=True)
+        for worker in list(self._workers):  # started in between
+            worker.kill()
 
     def __enter__(self):
         return self
@@ -128,106 +194,273 @@ class DecodeWorkers:
         self.close()
 
 
+def _file_bytes(photo):
+    """How much memory reading a photo takes, about."""
+    if photo.member is not None:
+        return getattr(photo.member, "size", photo.num_bytes_held)
+    try:
+        return os.path.getsize(photo.path)
+    except (OSError, ValueError):  # reading it will say what is wrong
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """The header of an answer, and what follows it except the pixels."""
+
+    digest: bytes
+    height: int
+    width: int
+    is_jpeg: bool
+    thumbnail: bytes
+
+
 class _Worker:
-    """One process, as seen from the one that started it."""
+    """One process, as seen from the one that started it.
+
+    Raises:
+        OSError: it does not start.
+    """
 
     def __init__(self, time_limit, max_pixels):
-        self.time_limit = time_limit
-        # Where this package was imported from, it is there, too.
-        path = os.pathsep.join(filter(None, sys.path))
+        self.time_limit, self.max_pixels = time_limit, max_pixels
+        self.alive, self.photo = True, None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "captioner.images.decode_workers", str(time_limit)],
+            python_command("captioner.images.decode_workers", str(time_limit)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={
-                **os.environ,
-                "PYTHONPATH": path,
-                "OPENCV_IO_MAX_IMAGE_PIXELS": str(max_pixels),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
+            env=child_environment(
+                OPENCV_IO_MAX_IMAGE_PIXELS=str(max_pixels),
+                TF_CPP_MIN_LOG_LEVEL="3",
+                CUDA_VISIBLE_DEVICES="-1",  # TensorFlow decodes CMYK on the processor
                 # There is a process for each core already.
-                "OMP_NUM_THREADS": "1",
-            },
+                OMP_NUM_THREADS="1",
+                OPENBLAS_NUM_THREADS="1",
+                # The memory of one photo is used for the next, instead of being given
+                # back to the system, which zeroes it each time.
+                MALLOC_MMAP_THRESHOLD_=str(2**26),
+                MALLOC_TRIM_THRESHOLD_=str(2**27),
+            ),
         )
-        self.alive = True
-
-    def decode(self, question):
-        photo = question[0]
-        deadline = time.monotonic() + self.time_limit + _START_TIME
+        # So that no wait for it is endless.
+        for file in (self.process.stdin, self.process.stdout):
+            os.set_blocking(file.fileno(), False)
+            with contextlib.suppress(OSError):  # where the user has many pipes
+                fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
-            _write(self.process.stdin, question)
-            self._wait(deadline)
-            answer = _read(self.process.stdout)
-            if isinstance(answer, ImageError):
-                raise answer
-            digest, shape, thumbnail = answer
+            self.deadline = time.monotonic() + _START_TIME
+            self._receive(bytearray(len(_READY)))
+        except (OSError, EOFError) as error:
+            self.kill()
+            raise _not_started(self.process.returncode) from error
+
+    def look(self, question):
+        """The `_Answer` that says how large the picture is, without its pixels."""
+        self.photo = question[0]
+        self.deadline = time.monotonic() + self.time_limit + _GRACE
+        with self._one_photo():
+            data = pickle.dumps(question)
+            self._send(_LENGTH.pack(len(data)) + data)
+            found = self._answer()
+        self.remaining = self.deadline - time.monotonic()
+        return found
+
+    def decode(self, image_size):
+        """The picture of the last `look`, as `Decoded`."""
+        self.deadline = time.monotonic() + self.remaining
+        with self._one_photo():
+            self._send(_WANTED.pack(*(image_size or (0, 0))))
+            answer = self._answer()
             pixels = None
-            if shape is not None:
-                pixels = np.empty(shape, np.uint8)
-                _read_into(self.process.stdout, pixels.reshape(-1).data)
-            return Decoded(digest, pixels, thumbnail)
+            if answer.height:
+                if not 0 < answer.height * answer.width <= self.max_pixels:
+                    raise ValueError("more pixels than it may have")
+                pixels = np.empty((answer.height, answer.width, 3), np.uint8)
+                self._receive(pixels.reshape(-1).data)
+            return Decoded(answer.digest, pixels, answer.thumbnail or None)
+
+    @contextlib.contextmanager
+    def _one_photo(self):
+        """Turns all that may go wrong into an `ImageError`, and ends a process of which
+        nothing more can be expected."""
+        name = self.photo.name
+        try:
+            yield
         except ImageError:
             raise
-        except (TimeoutError, OSError, EOFError, ValueError) as error:
+        except MemoryError as error:  # the rest of an answer is on its way
+            self.kill()
+            reason = "there is no memory for the picture"
+            raise ImageError(name, "too_large", reason) from error
+        except (OSError, EOFError, ValueError) as error:
             self.kill()
             code = self.process.returncode
             if isinstance(error, TimeoutError) or code == -signal.SIGALRM:
                 reason = f"decoding took more than {self.time_limit:g} seconds"
-                raise ImageError(photo.name, "timeout", reason) from error
+                raise ImageError(name, "timeout", reason) from error
             reason = f"the decoder crashed ({_cause(code)})"
-            raise ImageError(photo.name, "crashed", reason) from error
-        except BaseException:  # as MemoryError: the rest of an answer is on its way
+            raise ImageError(name, "crashed", reason) from error
+        except BaseException:
             self.kill()
             raise
 
-    def _wait(self, deadline):
-        # The process ends itself in time, unless it cannot, as on a disk that is gone.
-        remaining = deadline - time.monotonic()
+    def _answer(self):
+        header = bytearray(_ANSWER.size)
+        self._receive(header)
+        digest, height, width, thumbnail, is_jpeg, kind, reason = _ANSWER.unpack(header)
+        if thumbnail > _MAX_THUMBNAIL_BYTES:
+            raise ValueError("a longer answer than it may be")
+        rest = bytearray(kind + reason + thumbnail)
+        self._receive(rest)
+        if kind:
+            text = rest[kind : kind + reason].decode()
+            kind = rest[:kind].decode()
+            if not (_KIND.fullmatch(kind) and text.isprintable()):
+                raise ValueError("no error of ours")
+            raise ImageError(self.photo.name, kind, text)
+        return _Answer(digest, height, width, is_jpeg, bytes(rest))
+
+    def _send(self, data):
+        self._move(self.process.stdin, select.POLLOUT, "write", memoryview(data))
+
+    def _receive(self, buffer):
+        self._move(self.process.stdout, select.POLLIN, "readinto", memoryview(buffer))
+
+    def _move(self, file, event, method, view):
+        """Write or read all of a buffer, until the deadline."""
         poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
-        if not poll.poll(max(0.0, remaining) * 1000):
-            raise TimeoutError
+        poll.register(file, event)
+        while view:
+            count = getattr(file, method)(view)
+            if count is None:  # the pipe is full, or empty
+                remaining = self.deadline - time.monotonic()
+                if remaining <= 0 or not poll.poll(remaining * 1000):
+                    raise TimeoutError
+            elif not count:
+                raise EOFError
+            else:
+                view = view[count:]
 
     def kill(self):
         self.alive = False
         if self.process.poll() is None:
-            with _ignored(OSError, subprocess.TimeoutExpired):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 # It may have ended by itself, and how is worth knowing.
                 self.process.stdin.close()
                 self.process.wait(0.2)
-        with _ignored(OSError, subprocess.TimeoutExpired):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait(5)
         self.process.stdout.close()
 
 
-_START_TIME = 20.0  # seconds until a new process is ready, on a busy machine
-
-
-class _ignored:
-    def __init__(self, *errors):
-        self.errors = errors
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        return kind is not None and issubclass(kind, self.errors)
+def _not_started(code):
+    reason = f"A decoding process does not start ({_cause(code)})"
+    limit = _memory_limit()
+    if limit < _most_memory():
+        reason += f"; it may take {limit / 1e6:,.0f} MB of memory, see `ulimit -v`"
+    return OSError(errno.ENOMEM, f"{reason}.")
 
 
 def _cause(code):
     if code is not None and code < 0:
-        try:
+        with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
-        except ValueError:
-            pass
     return f"exit code {code}"
 
 
-def _write(file, message):
-    data = pickle.dumps(message)
-    _write_all(file, _HEADER.pack(len(data)) + data)
+def _most_memory():
+    """Bytes: a picture of the most pixels allowed, in its widest form and copies."""
+    return 2**32 + 24 * MAX_PIXELS
+
+
+def _memory_limit():
+    """Bytes that a worker may take: never more than who started it allows."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+    return min([_most_memory(), *limits])
+
+
+# In the worker ----------------------------------------------------------------------
+
+
+def main(time_limit):
+    """Answer questions on standard input, until there are no more.
+
+    Args:
+        time_limit: str, seconds for one photo.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it
+    # Nothing else may write to where answers go, or read where questions come from.
+    questions = os.fdopen(os.dup(0), "rb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    limit = _memory_limit()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    cv2.setNumThreads(1)
+    with contextlib.suppress(BrokenPipeError, EOFError):
+        _write_all(answers, _READY)
+        while True:
+            length = _LENGTH.unpack(_read(questions, _LENGTH.size))[0]
+            question = pickle.loads(_read(questions, length))
+            try:
+                _answer(questions, answers, float(time_limit), *question)
+            except ImageError as error:
+                _write_error(answers, error)
+            except MemoryError:
+                _write_error(answers, _no_memory(question[0]))
+
+
+def _answer(questions, answers, time_limit, photo, known_digest, thumbnail):
+    # The default action of SIGALRM ends the process, wherever it hangs.
+    signal.setitimer(signal.ITIMER_REAL, time_limit)
+    data = photo.read()
+    if not data:
+        raise ImageError(photo.name, "empty", "the file is empty")
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    size, is_jpeg = picture_size(data) or (0, 0), data.startswith(b"\xff\xd8\xff")
+    remaining, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    size = [min(side, 2**32 - 1) for side in size]
+    _write_all(answers, _ANSWER.pack(digest, *size, 0, is_jpeg, 0, 0))
+    if digest == known_digest and not thumbnail:
+        return
+    image_size = _WANTED.unpack(_read(questions, _WANTED.size))
+    signal.setitimer(signal.ITIMER_REAL, remaining)
+    try:
+        pixels = load_image(data, image_size if all(image_size) else None)
+    except ImageError as error:  # which knows of bytes alone
+        if error.reason == TOO_LARGE and 0 < size[0] * size[1] <= MAX_PIXELS:
+            raise _no_memory(photo) from error
+        raise ImageError(photo.name, error.kind, error.reason) from error
+    small = make_thumbnail(pixels) if thumbnail else b""
+    if digest == known_digest:
+        pixels = np.empty((0, 0, 3), np.uint8)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # who waits for it has a clock, too
+    shape = pixels.shape[:2]
+    _write_all(answers, _ANSWER.pack(digest, *shape, len(small), False, 0, 0) + small)
+    _write_all(answers, pixels.reshape(-1).data)
+
+
+def _no_memory(photo):
+    limit = _memory_limit() / 1e6
+    reason = f"the picture needs too much memory; the limit is {limit:,.0f} MB"
+    return ImageError(photo.name, "too_large", reason)
+
+
+def _write_error(answers, error):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    kind, reason = error.kind.encode(), error.reason
+    if not reason.isprintable():  # a name from an archive may be in it
+        reason = repr(reason)
+    reason = reason.encode("utf-8", "backslashreplace")[: 2**16 - 1]
+    reason = reason.decode("utf-8", "ignore").encode()  # no half of a letter
+    header = _ANSWER.pack(bytes(16), 0, 0, 0, False, len(kind), len(reason))
+    _write_all(answers, header + kind + reason)
 
 
 def _write_all(file, data):
@@ -236,76 +469,12 @@ def _write_all(file, data):
         view = view[file.write(view) :]
 
 
-def _read(file):
-    header = bytearray(_HEADER.size)
-    _read_into(file, header)
-    data = bytearray(_HEADER.unpack(header)[0])
-    _read_into(file, data)
-    return pickle.loads(data)
-
-
-def _read_into(file, buffer):
-    view = memoryview(buffer)
+def _read(file, count):
+    data = bytearray(count)
+    view = memoryview(data)
     while view:
-        count = file.readinto(view)
-        if not count:
+        got = file.readinto(view)
+        if not got:
             raise EOFError
-        view = view[count:]
-
-
-# In the worker ----------------------------------------------------------------------
-
-
-def _serve(time_limit):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it
-    # Nothing else may write to where answers go, or read where questions come from.
-    questions = os.fdopen(os.dup(0), "rb", buffering=0)
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
-    # A picture of the most pixels allowed, in its widest form and a few copies.
-    most = 2**32 + 24 * MAX_PIXELS
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    cv2.setNumThreads(1)
-    while True:
-        try:
-            question = _read(questions)
-        except EOFError:
-            return
-        # The default action of SIGALRM ends the process, wherever it hangs.
-        signal.setitimer(signal.ITIMER_REAL, time_limit)
-        try:
-            answer, pixels = _answer(*question)
-        except ImageError as error:
-            answer, pixels = error, None
-        except MemoryError:
-            reason = "the picture needs too much memory"
-            answer, pixels = ImageError(question[0].name, "too_large", reason), None
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            _write(answers, answer)
-            if pixels is not None:
-                _write_all(answers, pixels.reshape(-1).data)
-        except BrokenPipeError:
-            return
-
-
-def _answer(photo, known_digest, thumbnail, image_size):
-    data = photo.read()
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    if digest == known_digest and not thumbnail:
-        return (digest, None, None), None
-    try:
-        pixels = load_image(data, image_size)
-    except ImageError as error:  # which knows of bytes alone
-        raise ImageError(photo.name, error.kind, error.reason) from error
-    small = make_thumbnail(pixels) if thumbnail else None
-    if digest == known_digest:
-        return (digest, None, small), None
-    return (digest, pixels.shape, small), pixels
-
-
-if __name__ == "__main__":
-    _serve(float(sys.argv[1]))
+        view = view[got:]
+    return data

@@ -72,7 +72,7 @@ def scan_folder(folder):
     """What is not hidden in a folder, in no order.
 
     Yields:
-        (name, kind); the kind is "folder", "linked folder" or "file", which is all else.
+        (name, kind); the kind is "folder", "linked folder" or, of all else, "file".
 
     Raises:
         OSError: the folder cannot be read.
@@ -115,7 +115,7 @@ def join(folder, name):
 
 @contextlib.contextmanager
 def sorted_names(names):
-    """Names sorted, more of them than are held in memory; they are closed at the end."""
+    """Names sorted, more of them than are held in memory, in a `with` block."""
     with contextlib.ExitStack() as stack:
         sorter = _NameSorter(stack)
         for name in names:

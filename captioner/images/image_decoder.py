@@ -9,10 +9,11 @@ import functools
 import tensorflow as tf
 
 from captioner.images.image_files import (
+    MAX_PIXELS,
     ORIENTATION_TAG,
     PNG_SIGNATURE,
     SHORT,
-    decode_jpeg_pixels,
+    TOO_LARGE,
     jpeg_scale,
 )
 
@@ -25,26 +26,81 @@ def decode_image(image_bytes, image_size=None):
     what `image_size` does.
     """
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
-
-    def starts_with(signature):
-        return tf.strings.substr(image_bytes, 0, len(signature)) == signature
-
-    image = tf.case(
+    # The other formats that TensorFlow knows begin alike.
+    known = tf.debugging.assert_greater(
+        _format_index(image_bytes), -1, "not an image of a known format"
+    )
+    with tf.control_dependencies([known]):
+        image_bytes = tf.identity(image_bytes)
+    image = tf.switch_case(
+        _format_index(image_bytes),
         [
-            (
-                starts_with(b"\xff\xd8\xff"),
-                lambda: _decode_jpeg(image_bytes, image_size),
-            ),
-            (starts_with(PNG_SIGNATURE), lambda: _decode_png(image_bytes)),
-            (starts_with(b"GIF8"), lambda: _decode_gif(image_bytes)),
-            (starts_with(b"BM"), lambda: _decode_bmp(image_bytes)),
-            (starts_with(b"RIFF"), lambda: _decode_webp(image_bytes)),
+            lambda: _decode_jpeg(image_bytes, image_size),
+            lambda: _decode_png(image_bytes),
+            lambda: _decode_gif(image_bytes),
+            lambda: _decode_bmp(image_bytes),
+            lambda: _decode_webp(image_bytes),
         ],
-        default=lambda: tf.io.decode_image(
-            image_bytes, channels=3, expand_animations=False
-        ),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+@tf.autograph.experimental.do_not_convert
+def why_not_decoded(image_bytes):
+    """Encoded bytes, a scalar string, that `decode_image` fails on -> the reason, a
+    scalar string in the words of `ImageError`."""
+    height, width = tf.switch_case(
+        tf.maximum(_format_index(image_bytes), 0),
+        [
+            functools.partial(size, image_bytes)
+            for size in (_jpeg_size, _png_size, _gif_size, _bmp_size, _webp_size)
+        ],
+    )
+    format_names = ["", *_SIGNATURES.values()]
+    format_name = tf.gather(format_names, _format_index(image_bytes) + 1)
+    damaged = tf.strings.join(
+        ["truncated, damaged or unsupported ", format_name, " file"]
+    )
+    return tf.case(
+        [
+            (tf.equal(image_bytes, b""), lambda: tf.constant("the file is empty")),
+            (
+                tf.equal(format_name, b""),
+                lambda: tf.constant("not a JPEG, PNG, GIF, BMP or WebP file"),
+            ),
+            (height * width > MAX_PIXELS, lambda: tf.constant(TOO_LARGE)),
+        ],
+        default=lambda: damaged,
+    )
+
+
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    PNG_SIGNATURE: "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+}
+
+
+def _format_index(image_bytes):
+    """The place in `_SIGNATURES`, or -1, int32."""
+    index = tf.constant(-1)
+    for place, signature in enumerate(_SIGNATURES):
+        start = tf.strings.substr(image_bytes, 0, len(signature))
+        index = tf.where(tf.equal(start, signature), place, index)
+    return index
+
+
+def _within_limit(image_bytes, height, width):
+    """The same bytes; what is made of them waits for the check of the header."""
+    check = tf.debugging.assert_less_equal(
+        tf.cast(height, tf.int64) * tf.cast(width, tf.int64),
+        tf.constant(MAX_PIXELS, tf.int64),
+        TOO_LARGE,
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(image_bytes)
 
 
 def _decode_jpeg(image_bytes, image_size):
@@ -63,48 +119,99 @@ def _decode_jpeg(image_bytes, image_size):
         )
 
     exif = _find_segment(image_bytes, 2, step)
-    if image_size is None:
-        return _upright_in_graph(decode_jpeg_pixels(image_bytes), exif)
     size = tf.image.extract_jpeg_shape(image_bytes)[:2]
+    image_bytes = _within_limit(image_bytes, size[0], size[1])
+    if image_size is None:
+        return _upright_in_graph(_decode_jpeg_pixels(image_bytes), exif)
     size = tf.where(_orientation_in_graph(exif) >= 5, size[::-1], size)
     scale = jpeg_scale(size[0], size[1], image_size, lambda x: tf.cast(x, tf.int32))
     image = tf.case(
         [
-            (scale == each, functools.partial(decode_jpeg_pixels, image_bytes, each))
+            (scale == each, functools.partial(_decode_jpeg_pixels, image_bytes, each))
             for each in (2, 4, 8)
         ],
-        default=lambda: decode_jpeg_pixels(image_bytes),
+        default=lambda: _decode_jpeg_pixels(image_bytes),
     )
     return _upright_in_graph(image, exif)
 
 
-def _decode_png(image_bytes):
-    def step_to(wanted):
-        def step(at):
-            size = _number(image_bytes, at, 4)
-            tag = tf.strings.substr(image_bytes, at + 4, 4)
-            return tag == wanted, at + 8, size, at + 12 + size
+def _jpeg_size(image_bytes):
+    def step(at):
+        marker, size = _number(image_bytes, at, 2), _number(image_bytes, at + 2, 2)
+        is_frame = (marker >= 0xFFC0) & (marker <= 0xFFCF)
+        is_frame &= (marker != 0xFFC4) & (marker != 0xFFC8) & (marker != 0xFFCC)
+        after = at + tf.where(marker == 0xFFFF, tf.constant(1, tf.int64), 2 + size)
+        return (
+            is_frame,
+            at + 5,
+            tf.constant(4, tf.int64),
+            tf.where(marker < 0xFF00, _length(image_bytes), after),
+        )
 
-        return step
+    sides = _find_segment(image_bytes, 2, step)
+    return _number(sides, 0, 2), _number(sides, 2, 2)
+
+
+def _decode_jpeg_pixels(image_bytes, scale=1):
+    # TensorFlow's default DCT is a faster one, and off by up to 3 from OpenCV's.
+    return tf.io.decode_jpeg(
+        image_bytes, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE"
+    )
+
+
+def _decode_png(image_bytes):
+    def look(at, exif, has_alpha, num_texts):
+        size = _number(image_bytes, at, 4)
+        tag = tf.strings.substr(image_bytes, at + 4, 4)
+        exif = tf.cond(
+            tf.equal(tag, b"eXIf"),
+            lambda: tf.strings.substr(image_bytes, at + 8, size),
+            lambda: exif,
+        )
+        has_alpha |= tf.equal(tag, b"tRNS")
+        is_text = tf.equal(tag, b"zTXt") | tf.equal(tag, b"iTXt")
+        return at + 12 + size, exif, has_alpha, num_texts + tf.cast(is_text, tf.int32)
+
+    colour_type = _number(image_bytes, 25, 1)
+    _, exif, has_alpha, num_texts = tf.while_loop(
+        lambda at, *_: at <= _length(image_bytes) - 12,
+        look,
+        (
+            tf.constant(8, tf.int64),
+            tf.constant(b""),
+            (colour_type == 4) | (colour_type == 6),
+            0,
+        ),
+        maximum_iterations=_MAX_SEGMENTS,
+    )
+    # libpng inflates each of them to 8 MB at most, but a thousand of them. By another
+    # name it skips them.
+    plain = tf.cond(
+        num_texts > 8,
+        lambda: tf.strings.regex_replace(image_bytes, "[zi]TXt", "skIp"),
+        lambda: image_bytes,
+    )
+    plain = _within_limit(plain, *_png_size(image_bytes))
 
     def decode(channels):
         return tf.cond(
             _number(image_bytes, 24, 1) == 16,
             lambda: _scale_to_8_bits(
-                tf.io.decode_png(image_bytes, channels=channels, dtype=tf.uint16)
+                tf.io.decode_png(plain, channels=channels, dtype=tf.uint16)
             ),
-            lambda: tf.io.decode_png(image_bytes, channels=channels),
+            lambda: tf.io.decode_png(plain, channels=channels),
         )
 
     # Four channels are asked for only where there are: of a picture with less than 8
     # bits and without transparency, TensorFlow gives a wrong alpha.
-    colour_type = _number(image_bytes, 25, 1)
-    has_alpha = (colour_type == 4) | (colour_type == 6)
-    has_alpha |= _find_segment(image_bytes, 8, step_to(b"tRNS")) != b""
     image = tf.cond(
         has_alpha, lambda: _over_white_in_graph(decode(4)), lambda: decode(3)
     )
-    return _upright_in_graph(image, _find_segment(image_bytes, 8, step_to(b"eXIf")))
+    return _upright_in_graph(image, exif)
+
+
+def _png_size(image_bytes):
+    return _number(image_bytes, 20, 4), _number(image_bytes, 16, 4)
 
 
 def _scale_to_8_bits(image):
@@ -119,10 +226,31 @@ def _decode_bmp(image_bytes):
         palette = tf.pad(palette, [[0, 256 - tf.shape(palette)[0]], [0, 0]])
         return tf.gather(palette, tf.cast(image[..., 0], tf.int32))
 
-    image = tf.io.decode_bmp(image_bytes)
+    def number(at, size=4):
+        return _number(image_bytes, at, size, little=True)
+
+    bits, compression = number(28, 2), number(30)
+    usual_masks = (number(54) == 0xFF0000) & (number(58) == 0xFF00)
+    usual_masks &= (number(62) == 0xFF) & (bits == 32) & (compression == 3)
+    # TensorFlow looks at none of these, and would give wrong pixels.
+    is_read = (bits == 8) | (bits == 24) | (bits == 32)
+    is_read &= (number(14) >= 40) & ((compression == 0) | usual_masks)
+    check = tf.debugging.Assert(is_read, ["a kind of BMP that is not read"])
+    with tf.control_dependencies([check]):
+        image = tf.io.decode_bmp(_within_limit(image_bytes, *_bmp_size(image_bytes)))
+    has_alpha = usual_masks & (number(14) >= 56) & (number(66) == 0xFF000000)
     # TensorFlow takes a palette index for a grey.
-    is_palette = _number(image_bytes, 28, 2, little=True) == 8
-    return tf.cond(is_palette, decode_palette, lambda: image[..., :3])
+    return tf.case(
+        [(bits == 8, decode_palette), (has_alpha, lambda: _over_white_in_graph(image))],
+        default=lambda: image[..., :3],
+    )
+
+
+def _bmp_size(image_bytes):
+    # Rows from the top to the bottom have a negative height.
+    height = _number(image_bytes, 22, 4, little=True)
+    height = tf.minimum(height, 2**32 - height)
+    return height, _number(image_bytes, 18, 4, little=True)
 
 
 def _decode_webp(image_bytes):
@@ -136,13 +264,35 @@ def _decode_webp(image_bytes):
     is_animated = (tf.strings.substr(image_bytes, 12, 4) == b"VP8X") & (
         _number(image_bytes, 20, 1) // 2 % 2 == 1
     )
+    file = _within_limit(image_bytes, *_webp_size(image_bytes))
     image = tf.cond(
         is_animated,
-        lambda: tf.io.decode_image(image_bytes, channels=3, expand_animations=False),
-        lambda: tf.io.decode_image(image_bytes, expand_animations=False),
+        lambda: tf.io.decode_image(file, channels=3, expand_animations=False),
+        lambda: tf.io.decode_image(file, expand_animations=False),
     )
     return _upright_in_graph(
         _over_white_in_graph(image), _find_segment(image_bytes, 12, step)
+    )
+
+
+def _webp_size(image_bytes):
+    def sides(first, second, size, bits=24):
+        width = _number(image_bytes, first, size, little=True) % 2**bits
+        height = _number(image_bytes, second, size, little=True) % 2**bits
+        return height, width
+
+    def lossless():
+        both = _number(image_bytes, 21, 4, little=True)
+        return 1 + both // 2**14 % 2**14, 1 + both % 2**14
+
+    def extended():
+        height, width = sides(24, 27, 3)
+        return 1 + height, 1 + width
+
+    form = tf.strings.substr(image_bytes, 12, 4)
+    return tf.case(
+        [(tf.equal(form, b"VP8X"), extended), (tf.equal(form, b"VP8L"), lossless)],
+        default=lambda: sides(26, 28, 2, bits=14),
     )
 
 
@@ -169,7 +319,8 @@ def _number(data, start, size, little=False):
 
 def _over_white_in_graph(image):
     """RGB with or without alpha -> RGB."""
-    image = tf.cast(image, tf.int32)
+    # All sums are below 65,536, and a large picture takes half the memory of int32.
+    image = tf.cast(image, tf.uint16)
     alpha = tf.pad(image, [[0, 0], [0, 0], [0, 1]], constant_values=255)[..., 3:4]
     image = (image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
     return tf.cast(image, tf.uint8)
@@ -190,27 +341,37 @@ def _decode_gif(image_bytes):
     """The first frame, its clear pixels white.
 
     TensorFlow shows them black. So their colour becomes white in the palette, and is
-    no longer marked as clear.
+    no longer marked as clear. What follows the first frame is cut off, since
+    TensorFlow would decode all of it.
     """
 
     def byte(at):
         return _number(image_bytes, at, 1)
+
+    def side(at):
+        return _number(image_bytes, at, 2, little=True)
 
     def replace(data, at, new):
         head = tf.strings.substr(data, tf.zeros_like(at), at)
         tail = tf.strings.substr(data, at + len(new), _length(data))
         return tf.strings.join([head, new, tail])
 
-    def make_white():
-        white = replace(image_bytes, palette + 3 * clear, b"\xff\xff\xff")
+    def make_white(data):
+        white = replace(data, palette + 3 * clear, b"\xff\xff\xff")
         return replace(white, control + 3, b"\0")
+
+    def after_blocks(at):
+        (at,) = tf.while_loop(
+            lambda at: byte(at) != 0,
+            lambda at: (at + 1 + byte(at),),
+            (at,),
+            maximum_iterations=_MAX_SEGMENTS,
+        )
+        return at + 1
 
     def skip_extension(at, control):
         control = tf.where(byte(at + 1) == 0xF9, at, control)
-        (at,) = tf.while_loop(
-            lambda at: byte(at) != 0, lambda at: (at + 1 + byte(at),), (at + 2,)
-        )
-        return at + 1, control
+        return after_blocks(at + 2), control
 
     def palette_size(flags):
         sizes = tf.constant([2 << bits for bits in range(8)], tf.int64)
@@ -220,6 +381,7 @@ def _decode_gif(image_bytes):
         lambda at, control: byte(at) == 0x21,
         skip_extension,
         (13 + 3 * palette_size(byte(10)), tf.constant(0, tf.int64)),
+        maximum_iterations=1000,
     )
     has_own_palette = byte(frame + 9) >= 128
     palette = tf.where(has_own_palette, frame + 10, 13)
@@ -227,8 +389,37 @@ def _decode_gif(image_bytes):
     clear = byte(control + 6)
     has_clear = (control > 0) & (byte(control + 3) % 2 == 1) & (clear < size)
     has_clear &= palette + 3 * size <= _length(image_bytes)
-    image_bytes = tf.cond(has_clear, make_white, lambda: image_bytes)
-    return tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    end = after_blocks(frame + 11 + 3 * palette_size(byte(frame + 9)))
+    end = tf.minimum(end, _length(image_bytes))
+    data = tf.strings.substr(image_bytes, tf.zeros_like(end), end)
+    data = tf.strings.join([data, b";"])
+    data = tf.cond(has_clear, lambda: make_white(data), lambda: data)
+    left, top, width, height = (side(frame + at) for at in (1, 3, 5, 7))
+    canvas_height, canvas_width = _gif_size(image_bytes)
+    data = _within_limit(data, height, width)
+    data = _within_limit(data, canvas_height, canvas_width)
+    # TensorFlow takes the size of the frame for that of the picture, but moves it.
+    data = replace(data, frame + 1, bytes(4))
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+
+    def in_canvas():
+        bottom, right = canvas_height - top - height, canvas_width - left - width
+        margins = [[top, bottom], [left, right], [0, 0]]
+        inside = tf.pad(tf.ones_like(image, tf.bool), margins)
+        around = tf.where(has_clear, 255, tf.cast(_raw(data, palette, 3), tf.int32))
+        return tf.where(inside, tf.pad(image, margins), tf.cast(around, tf.uint8))
+
+    is_smaller = (height != canvas_height) | (width != canvas_width)
+    return tf.cond(is_smaller, in_canvas, lambda: image)
+
+
+def _gif_size(image_bytes):
+    height = _number(image_bytes, 8, 2, little=True)
+    return height, _number(image_bytes, 6, 2, little=True)
+
+
+# So many parts of a file are looked at, so that a bad one cannot take hours.
+_MAX_SEGMENTS = 100_000
 
 
 def _find_segment(image_bytes, start, step):
@@ -248,7 +439,12 @@ def _find_segment(image_bytes, start, step):
         return after, tf.strings.substr(image_bytes, tf.minimum(begin, total), size)
 
     start = tf.constant(start, tf.int64)
-    return tf.while_loop(keep_looking, look, (start, tf.constant(b"")))[1]
+    return tf.while_loop(
+        keep_looking,
+        look,
+        (start, tf.constant(b"")),
+        maximum_iterations=_MAX_SEGMENTS,
+    )[1]
 
 
 def _orientation_in_graph(exif):

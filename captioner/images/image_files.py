@@ -1,13 +1,14 @@
-"""Image files, bytes and arrays to pixels, with OpenCV.
+"""Image files, bytes and arrays to pixels, with OpenCV and, where that fails, Pillow.
 
 Upright by the EXIF orientation, 16 bits scaled to 8, alpha laid over white; and one
 clear error for whatever is no picture. `image_decoder.py` gives the same pixels
-inside a graph. TensorFlow is loaded for CMYK JPEGs alone, so that a process that
-decodes starts at once and stays small.
+inside a graph. TensorFlow is never loaded, so that a process that decodes starts at
+once and stays small.
 """
 
 import ctypes
 import os
+import re
 import stat
 import threading
 import zlib
@@ -19,12 +20,15 @@ MAX_PIXELS = int(os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970"
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from captioner.images import pillow_formats  # noqa: E402
+
 if "OPENCV_LOG_LEVEL" not in os.environ:  # a bad picture is an `ImageError` here
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MAX_FILE_BYTES = 2**30
+TOO_LARGE = f"the picture has more than {MAX_PIXELS:,} pixels"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-SIGNATURES = {  # only to say "damaged JPEG" rather than "not an image"
+SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     PNG_SIGNATURE: "PNG",
     b"GIF8": "GIF",
@@ -32,11 +36,17 @@ SIGNATURES = {  # only to say "damaged JPEG" rather than "not an image"
     b"RIFF": "WebP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
     b"#?": "HDR",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\x59\xa6\x6a\x95": "Sun raster",
     b"\x76\x2f\x31\x01": "EXR",
+    b"DDS ": "DDS",
+    b"8BPS": "PSD",
+    b"qoif": "QOI",
+    b"\0\0\1\0": "ICO",
 }
 # Brands of the `ftyp` box that AVIF and HEIC begin with.
 AVIF_BRANDS = (b"avif", b"avis")
@@ -97,8 +107,11 @@ def jpeg_scale(height, width, image_size, as_int=int):
 
 
 def load_image(source, image_size=None):
-    """Reads a picture of any format that OpenCV knows, as upright RGB.
+    """Read a picture as upright RGB.
 
+    Its first bytes say its format, not its name: JPEG (the first of an MPO), PNG, GIF,
+    WebP, AVIF, HEIC (with `captioner[heic]`), TIFF, BMP, JPEG 2000, PNM, Radiance HDR,
+    Sun raster, TGA, DDS, PSD (its composite), ICO and CUR (the largest), QOI and PCX.
     Grey becomes RGB, alpha is laid over white, CMYK is converted and 16 bits are
     scaled to 8. Of an animation it is the first frame. Floating-point pictures
     count from 0 to the first of 1, 255 and 65535 that holds all of their values,
@@ -208,7 +221,11 @@ def _decode_file(data, name, image_size):
     format_name = _format_name(data)
     if format_name == "HEIC":
         return _decode_heic(data, name)
-    exif, num_channels, transparent_grey, scale = b"", 0, None, 1
+    if format_name == "PNM" and data[1:2] == b"7":
+        return _decode_pam(data, name)
+    if pillow_formats.is_needed(data, format_name):
+        return _decode_with_pillow(data, format_name, name)
+    exif, num_channels, transparent_grey, pnm_maximum, scale = b"", 0, None, None, 1
     if format_name == "JPEG":
         exif, num_channels, size = _read_jpeg_header(data, name)
         if image_size is not None:
@@ -216,11 +233,14 @@ def _decode_file(data, name, image_size):
             scale = jpeg_scale(*(size[::-1] if is_turned else size), image_size)
     elif format_name == "PNG":
         data, exif, transparent_grey = _read_png_chunks(data, name)
+    elif format_name == "PNM":
+        pnm_maximum = _pnm_maximum(data)
+        data += b"\n"  # OpenCV wants something after the last number
     try:
         with _muted_decoders:
             if num_channels == 4:
                 # OpenCV takes every CMYK JPEG for an inverted one. BGR, as its own.
-                pixels = _decode_cmyk(data, scale)
+                pixels = pillow_formats.read_cmyk_jpeg(data, scale)[..., ::-1]
                 kinds = blocks = ()
             else:
                 pixels, kinds, blocks = cv2.imdecodeWithMetadata(
@@ -232,12 +252,20 @@ def _decode_file(data, name, image_size):
         pixels = None
     except MemoryError as error:
         raise _too_large(name) from error
+    except Exception as error:  # Pillow's, see `_decode_with_pillow`
+        raise _damaged(name, format_name) from error
+    if pixels is None and format_name in pillow_formats.SHARED_FORMATS:
+        return _decode_with_pillow(data, format_name, name)
     if pixels is None and format_name is None:
         raise ImageError(name, "not_an_image", "not an image of a known format")
     if pixels is None:
         raise _damaged(name, format_name)
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise _too_large(name)
+    if format_name == "TIFF":
+        pixels = _turned_grey(pixels, data)
+    if pnm_maximum is not None:
+        pixels = _scaled(pixels, pnm_maximum)
     if transparent_grey is not None and pixels.ndim == 2:
         alpha = np.where(pixels == transparent_grey, 0, np.iinfo(pixels.dtype).max)
         pixels = np.stack((pixels, alpha.astype(pixels.dtype)), axis=-1)
@@ -288,17 +316,71 @@ def _format_name(data):
     format_name = next((f for s, f in SIGNATURES.items() if data.startswith(s)), None)
     if format_name == "WebP" and data[8:12] != b"WEBP":  # sound and video are RIFF, too
         return None
-    return format_name
+    return format_name or pillow_formats.format_without_signature(data)
 
 
-def _decode_cmyk(data, scale):
-    """The BGR pixels of a CMYK JPEG, or None."""
-    import tensorflow as tf
-
+def _decode_with_pillow(data, format_name, name):
     try:
-        return decode_jpeg_pixels(data, scale).numpy()[..., ::-1]
-    except tf.errors.InvalidArgumentError:
-        return None
+        with _muted_decoders:
+            pixels = pillow_formats.read_with_pillow(data, format_name, MAX_PIXELS)
+        return _turned_grey(pixels, data) if format_name == "TIFF" else pixels
+    except (pillow_formats.PixelLimitError, MemoryError) as error:
+        raise _too_large(name) from error
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files
+        raise _damaged(name, format_name) from error
+
+
+def _turned_grey(pixels, data):
+    """Black on white, where a TIFF file says so, for which none of both cares if there
+    are more than 8 bits."""
+    if pixels.dtype.kind == "u" and pixels.itemsize > 1:
+        if pillow_formats.is_white_zero(data):
+            return np.iinfo(pixels.dtype).max - pixels
+    return pixels
+
+
+def _pnm_maximum(data):
+    """The number that stands for white in a PNM file, where OpenCV does not scale it.
+
+    It does scale the numbers of text that are below 256.
+    """
+    gap = rb"(?>(?:\s|#[^\r\n]*)+)"
+    number = rb"\d{1,9}" + gap
+    found = re.match(rb"P[2356]" + gap + number + number + rb"(\d{1,5})\s", data)
+    maximum = int(found[1]) if found else 255
+    is_scaled = data[1:2] in b"23" and maximum < 256
+    return None if is_scaled or maximum in (0, 255, 65535) else maximum
+
+
+def _scaled(pixels, maximum):
+    white = np.iinfo(pixels.dtype).max
+    scaled = (pixels.astype(np.uint32) * white + maximum // 2) // maximum
+    return np.minimum(scaled, white).astype(pixels.dtype)
+
+
+def _decode_pam(data, name):
+    """The pixels of a PAM file, which OpenCV 5.0 reads with wrong colours."""
+    head, _, body = data.partition(b"\nENDHDR\n")
+    fields = dict(
+        re.findall(rb"^(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})\s*$", head, re.M)
+    )
+    try:
+        height, width, depth, maximum = (
+            int(fields[field]) for field in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL")
+        )
+        if height * width > MAX_PIXELS:
+            raise _too_large(name)
+        pixels = np.frombuffer(
+            body, ">u2" if maximum > 255 else "u1", height * width * depth
+        )
+        pixels = pixels.reshape(height, width, depth).astype(
+            pixels.dtype.newbyteorder("=")
+        )
+    except (KeyError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise _damaged(name, "PAM") from error
+    return _to_uint8(_scaled(pixels, max(maximum, 1)))
 
 
 def _decode_heic(data, name):
@@ -377,9 +459,7 @@ def _damaged(name, format_name):
 
 
 def _too_large(name):
-    return ImageError(
-        name, "too_large", f"the picture has more than {MAX_PIXELS:,} pixels"
-    )
+    return ImageError(name, "too_large", TOO_LARGE)
 
 
 def _read_jpeg_header(data, name):
@@ -507,14 +587,3 @@ def _to_rgb(pixels, name):
     if pixels.shape[-1] == 1:
         pixels = pixels.repeat(3, axis=-1)
     return np.ascontiguousarray(pixels)
-
-
-def decode_jpeg_pixels(image_bytes, scale=1):
-    """JPEG bytes -> uint8 RGB (H, W, 3) as TF ops, orientation not yet applied; H and W
-    are those of the file divided by `scale`, rounded up."""
-    import tensorflow as tf
-
-    # TensorFlow's default DCT is a faster one, and off by up to 3 from OpenCV's.
-    return tf.io.decode_jpeg(
-        image_bytes, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE"
-    )

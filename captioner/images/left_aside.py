@@ -3,13 +3,13 @@
 import collections
 import os
 
-# Files that a run writes itself, or that hold captions. They are expected beside photos.
+# Files that a run writes, or that hold captions: they are expected beside photos.
 CAPTION_SUFFIXES = frozenset(
     ".txt .caption .xmp .csv .tsv .json .jsonl .parquet .html "
     ".sqlite .sqlite-wal .sqlite-shm".split()
 )
 NO_SUFFIX = "without a suffix"
-LINKED_FOLDERS = "linked folders"
+LINKED_FOLDERS = "linked folder(s)"
 OTHERS = "others"
 MAX_SUFFIXES = 100  # so many are counted each for itself
 MAX_SUFFIX_LENGTH = 16

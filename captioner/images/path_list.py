@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import os
+import shlex
 import sys
 import tempfile
 import unicodedata
@@ -28,11 +29,11 @@ _MARKS = {  # the longer first: one begins as another
 def read_path_list(source, trust_list=False):
     """The paths that a list names.
 
-    A byte order mark tells UTF-8, UTF-16 and UTF-32; a list without one is UTF-8. A line
-    is taken as it is if there is such a file, and otherwise without spaces and quotes
-    around it, with "/" for a backslash, in the other Unicode form, or the first column
-    of a CSV. Blank lines and lines that begin with "# " are left out. Wildcards have no
-    meaning in a list.
+    A byte order mark tells UTF-8, UTF-16 and UTF-32; a list without one is UTF-8. A
+    line is taken as it is if there is such a file, and otherwise without spaces and
+    quotes around it, with "/" for a backslash, in the other Unicode form, or the first
+    column of a CSV. Blank lines and lines that begin with "# " are left out. Wildcards
+    have no meaning in a list.
 
     Args:
         source: path of a file; "-" is standard input.
@@ -105,15 +106,12 @@ def _checked_paths(text, name, trust_list):
     try:
         chunks = iter(lambda: text.read(2**16), "")
         separator = "\0" if any("\0" in chunk for chunk in chunks) else "\n"
+        if separator == "\0":
+            text.seek(0)
+            for number, entry in _entries(text, separator, name):
+                _check_plausible(entry, number, name)
         text.seek(0)
-        for number, line in enumerate(_split(text, separator), 1):
-            if len(line) > MAX_LINE:
-                raise ValueError(
-                    f"{name}: entry {number} has more than {MAX_LINE:,} characters. "
-                    "Is this a list of paths?"
-                )
-            if separator == "\0":
-                _check_plausible(line, number, name)
+        for number, line in _entries(text, separator, name):
             path = line if separator == "\0" else _path_in_line(line)
             if path is None:
                 continue
@@ -121,7 +119,7 @@ def _checked_paths(text, name, trust_list):
                 raise ValueError(
                     f"{name}: line {number} is not UTF-8 text and names no file. "
                     "Convert the list to UTF-8, for example: "
-                    f"iconv -f CP1252 -t UTF-8 {name} > list-utf8.txt"
+                    f"iconv -f CP1252 -t UTF-8 {shlex.quote(name)} > list-utf8.txt"
                 )
             if above and _identity(path) in above:
                 raise ValueError(
@@ -144,8 +142,19 @@ def _check_plausible(entry, number, name):
     raise ValueError(
         f"{name} has null bytes, but they do not separate paths: entry {number} is "
         f"{entry[:80]!r}. If the list is UTF-16, convert it to UTF-8, for example: "
-        f"iconv -f UTF-16LE -t UTF-8 {name} > list-utf8.txt"
+        f"iconv -f UTF-16LE -t UTF-8 {shlex.quote(name)} > list-utf8.txt"
     )
+
+
+def _entries(text, separator, name):
+    """(number, entry) of each entry of a list that is not empty, counted from 1."""
+    for number, entry in enumerate(_split(text, separator), 1):
+        if len(entry) > MAX_LINE:
+            raise ValueError(
+                f"{name}: entry {number} has more than {MAX_LINE:,} characters. "
+                "Is this a list of paths?"
+            )
+        yield number, entry
 
 
 def _split(file, separator):

@@ -23,8 +23,8 @@ class Photo:
             part of it is empty, "." or "..", so it leads out of no folder.
         stamp: str, what changes when the photo does (size and time), "" where unknown.
         path: str, the file or the archive that it is read from.
-        member: where it is in an archive (a `TarSlice` or a `ZipSlice`); in a compressed
-            tar, its bytes; None for a file.
+        member: where it is in an archive (a `TarSlice` or a `ZipSlice`); its bytes, if
+            the archive is a compressed tar; None for a file.
         error: `ImageError`, where it is known already that it cannot be read.
     """
 

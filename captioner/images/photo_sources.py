@@ -115,11 +115,11 @@ def check_path(path):
     if not (os.path.lexists(path) or glob.has_magic(path)):
         raise ValueError(f"No such file or folder: {path}")
     if (folder := system_folder(path)) is not None:
-        raise ValueError(f"{_reason(folder)} Received: path={path}")
+        raise ValueError(f"{path} {_reason(folder)}.")
 
 
 def _reason(folder):
-    return f"Files in {folder} are those of the system and are not read."
+    return f"is in {folder}, a folder of the system, which is not read"
 
 
 def _photos_of(path, is_argument, left_aside):
@@ -176,7 +176,7 @@ def _file(path, relative):
 
 def _system_error(path):
     folder = system_folder(path)
-    return folder and ImageError(path, "unsafe", _reason(folder))
+    return folder and ImageError(path, "unsafe", f"it {_reason(folder)}")
 
 
 def _relative(path, root):

@@ -17,20 +17,24 @@ from captioner.images.archive_members import (
     MAX_HEADER_BYTES,
     MAX_MEMBER_BYTES,
     MAX_MEMBERS,
-    MAX_NAME_BYTES,
     MAX_RATIO,
     ArchiveError,
     ArchiveMember,
+    after,
     member_name,
     open_archive,
     too_large,
 )
 
 BLOCK = 512
+RECORD = 20 * BLOCK  # to which tar fills up an archive
 # The bytes of a member of a compressed tar are held until it is captioned.
 MAX_INFLATED_MEMBER_BYTES = 2**26
 MAX_ZEROS = 2**30  # bytes after the end mark; tar itself fills up some thousand
 MAX_DICTIONARY_BYTES = 2**27  # that inflating xz may hold; `xz -9` needs the half
+# Headers shrink to nearly nothing, and each is a row: in one of 10 MB, four million.
+MIN_MEMBER_BYTES = 32  # compressed, on average,
+FREE_MEMBERS = 10_000  # and so many that need not
 _INFLATED_AT_ONCE = 2**20
 _CHUNK = 2**14
 
@@ -93,26 +97,28 @@ def read_tar(path, is_wanted=lambda name: True):
         stream = _Plain(file, status.st_size)
         if new is not None:
             stream = _Inflated(file, status.st_size, new)
-        yield from _members(stream, is_wanted, status.st_mtime_ns)
+        limit = min(MAX_MEMBERS, FREE_MEMBERS + status.st_size // MIN_MEMBER_BYTES)
+        yield from _members(stream, is_wanted, status.st_mtime_ns, limit)
 
 
-def _members(stream, is_wanted, changed):
+def _members(stream, is_wanted, changed, limit):
     max_bytes = MAX_MEMBER_BYTES if stream.is_plain else MAX_INFLATED_MEMBER_BYTES
     number, zeros = 0, 0
     extended = _Extended()
     while block := stream.read(BLOCK):
         if not block.strip(b"\0"):
-            # Archives that were joined by `cat` go on after an end mark.
+            # Archives that were joined by `cat` go on at the next record.
             zeros += len(block)
             if zeros > MAX_ZEROS:
                 raise ArchiveError(f"more than {MAX_ZEROS:,} null bytes in a row")
             continue
+        if zeros and (stream.at - BLOCK) % RECORD:
+            raise ArchiveError(f"null bytes in the middle, {after(number)}")
         zeros = 0
         try:
             header = _header(block)
         except ArchiveError as error:
-            where = f"after {number:,} files" if number else "at its begin"
-            raise ArchiveError(f"{error} {where}") from None
+            raise ArchiveError(f"{error} {after(number)}") from None
         if header.kind in (*_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_LINK):
             extended.add(header, stream)
             continue
@@ -127,8 +133,8 @@ def _members(stream, is_wanted, changed):
             stream.skip(padded)
             continue
         number += 1
-        if number > MAX_MEMBERS:
-            raise ArchiveError(f"it has more than {MAX_MEMBERS:,} files")
+        if number > limit:
+            raise ArchiveError(f"it has more than {limit:,} files")
         if problem is None and (header.kind not in _REGULAR or is_sparse):
             problem = "unreadable", "cannot be read: it is a link or no plain file"
         elif problem is None and size >= max_bytes:
@@ -145,12 +151,12 @@ def _members(stream, is_wanted, changed):
                 content = stream.read_all(size)
                 padded -= size
         except EOFError as error:
-            raise EOFError(f"{error} after {number - 1:,} files") from error
+            raise EOFError(f"{error} {after(number - 1)}") from error
         yield ArchiveMember(name, f"{size}:{header.time}:{changed}", content, problem)
         stream.skip(padded)
     if not zeros:
         raise ArchiveError(
-            f"it ends without an end mark, after {number:,} files: some may be missing"
+            f"it has no end mark {after(number)}: some files may be missing"
         )
 
 

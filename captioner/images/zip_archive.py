@@ -16,6 +16,7 @@ from captioner.images.archive_members import (
     MAX_MEMBERS,
     ArchiveError,
     ArchiveMember,
+    after,
     member_name,
     open_archive,
     too_large,
@@ -127,16 +128,14 @@ def read_zip(path):
         while file.tell() < end:
             entry = _ENTRY.unpack(_all(file, _ENTRY.size))
             if entry[0] != b"PK\1\2":
-                raise ArchiveError(f"its directory is damaged after {number:,} files")
+                raise ArchiveError(f"its directory is damaged {after(number)}")
             number += 1
             if number > MAX_MEMBERS:
                 raise ArchiveError(f"it has more than {MAX_MEMBERS:,} files")
             member, compressed_size = _member(file, entry, shift, at)
             left -= compressed_size
             if left < 0:
-                raise ArchiveError(
-                    f"it is damaged: files share their bytes, after {number - 1:,} files"
-                )
+                raise ArchiveError(f"it is damaged: files overlap {after(number - 1)}")
             if member is not None:
                 yield member
         if file.tell() != end or number % 2**16 != count % 2**16:

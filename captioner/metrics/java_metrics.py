@@ -5,12 +5,15 @@ CoreNLP 3.6.0 besides. Nothing here downloads anything.
 """
 
 import importlib.util
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 
 import numpy as np
+
+from captioner.processes import child_environment
 
 _CORENLP = "stanford-corenlp-3.6.0"
 # The parameters of METEOR 1.5 for English, which its jar uses too.
@@ -28,13 +31,20 @@ def java_version():
     Raises:
         JavaMetricError: there is none.
     """
-    if shutil.which("java") is None:
-        raise JavaMetricError("Java is not installed")
-    done = subprocess.run(["java", "-version"], capture_output=True, text=True)
+    done = subprocess.run(
+        [_java(), "-version"], capture_output=True, text=True, env=child_environment()
+    )
     version = re.search(r'"([^"]+)"', done.stderr)
     if done.returncode or not version:
         raise JavaMetricError("`java -version` fails")
     return version[1]
+
+
+def _java():
+    java = shutil.which("java", path=child_environment().get("PATH", os.defpath))
+    if java is None:
+        raise JavaMetricError("Java is not installed")
+    return java
 
 
 def _package_folder(name, *files):
@@ -96,11 +106,13 @@ class Meteor:
         ]
         try:
             done = subprocess.run(
-                "java -Dfile.encoding=UTF-8 -Xmx2G -jar meteor-1.5.jar "
-                "- - -stdio -l en -norm".split(),
+                [_java()]
+                + "-Dfile.encoding=UTF-8 -Xmx2G -jar meteor-1.5.jar".split()
+                + "- - -stdio -l en -norm".split(),
                 input="".join(lines).encode(),
                 capture_output=True,
                 cwd=self._folder,
+                env=child_environment(),
             )
             rows = [list(map(float, line.split())) for line in done.stdout.splitlines()]
             statistics = np.array(rows).reshape(len(lines), self.num_statistics)

@@ -1,6 +1,7 @@
 """What every sampler shares: its contract, its loop and its score."""
 
 import abc
+import inspect
 import math
 import typing
 
@@ -259,6 +260,58 @@ class Sampler(abc.ABC):
         if "constraints" in config:
             config["constraints"] = Constraints(**config["constraints"])
         return cls(**config)
+
+    @classmethod
+    def options(cls):
+        """The names of the arguments that samplers of this class take, a set."""
+        return {
+            name
+            for base in cls.__mro__[:-1]
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != "self"
+        }
+
+    def replaced(self, sampler_class=None, **changes):
+        """This sampler with other options; this one stays as it is.
+
+        Args:
+            sampler_class: another class of samplers, which takes over those options
+                that it shares with this one.
+            **changes: arguments of the class, or of `Constraints`.
+
+        Returns:
+            A `Sampler`.
+
+        Raises:
+            ValueError: the class has no such option, or it is out of range.
+
+        Example:
+
+        >>> from captioner.samplers import BeamSampler
+        >>> BeamSampler(5).replaced(num_hypotheses=2, min_length=4).get_config()
+        {'length_penalty': 0.7, 'constraints': {'min_length': 4}, 'num_beams': 5, \
+'num_hypotheses': 2}
+        """
+        sampler_class = sampler_class or type(self)
+        options = sampler_class.options()
+        config = {name: v for name, v in self.get_config().items() if name in options}
+        if "constraints" in changes:
+            given = changes.pop("constraints")
+            config["constraints"] = given.get_config() if given else {}
+        constraints = dict(config.pop("constraints", {}))
+        for name, value in changes.items():
+            if name in Constraints.__dataclass_fields__:
+                constraints[name] = value
+            elif name in options:
+                config[name] = value
+            else:
+                raise ValueError(
+                    f"{sampler_class.__name__} does not have this option. "
+                    f"Received: {name}={value}"
+                )
+        if constraints:
+            config["constraints"] = constraints
+        return sampler_class.from_config(config)
 
     def write(self, words, probabilities, state, rules):
         """What `choose` returns where each row goes on from itself.

@@ -13,7 +13,11 @@ import keras
 from keras import ops
 
 from captioner.backbones import VisionBackbone
-from captioner.decoders import DecoderBlock
+from captioner.decoders import FUSIONS, MIXERS, DecoderBlock
+from captioner.decoders.fusion import AttentionFusion
+from captioner.keras_settings import check_settings
+from captioner.tasks.captioner_options import CaptionerOptions, default_fusion
+from captioner.tasks.forked import refuse_if_forked
 from captioner.tasks.train_step import train_step
 
 
@@ -30,9 +34,11 @@ class CaptionModel(keras.Model):
         image_feature_shape: (P, E), what one image is to the decoder.
         vision_backbone: a `VisionBackbone`, or None for a model that only ever
             sees image features.
-        mixer: "lstm" or "transformer", what mixes along the caption.
+        mixer: "lstm" or "transformer", what mixes along the caption; or a class of your
+            own, see `captioner.decoders.TextMixer`.
         fusion: "additive", "concat", "weighted" or "attention", what brings the
-            image in.
+            image in; or a class of your own, see `captioner.decoders.Fusion`; by
+            default attention, and additive where P is 1.
         num_layers: decoder blocks.
         hidden_dim: D.
         intermediate_dim: width of a Transformer's feed-forward network, by default
@@ -70,15 +76,21 @@ class CaptionModel(keras.Model):
         vocabulary_size,
         image_feature_shape,
         vision_backbone=None,
-        mixer="lstm",
-        fusion="additive",
-        num_layers=1,
-        hidden_dim=512,
-        intermediate_dim=None,
-        num_heads=8,
-        dropout=0.3,
+        mixer=CaptionerOptions.mixer,
+        fusion=CaptionerOptions.fusion,
+        num_layers=CaptionerOptions.num_layers,
+        hidden_dim=CaptionerOptions.hidden_dim,
+        intermediate_dim=CaptionerOptions.intermediate_dim,
+        num_heads=CaptionerOptions.num_heads,
+        dropout=CaptionerOptions.dropout,
         **kwargs,
     ):
+        check_settings()
+        refuse_if_forked()
+        if num_layers < 1:
+            raise ValueError(
+                f"num_layers must be 1 or more. Received: num_layers={num_layers}"
+            )
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.image_feature_shape = tuple(image_feature_shape)
@@ -90,8 +102,7 @@ class CaptionModel(keras.Model):
                     f"Received: image_feature_shape={self.image_feature_shape}"
                 )
         self.vision_backbone = vision_backbone
-        self.mixer = mixer
-        self.fusion = fusion
+        fusion = fusion or default_fusion(self.image_feature_shape)
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.intermediate_dim = intermediate_dim
@@ -119,6 +130,8 @@ class CaptionModel(keras.Model):
             )
             for i in range(num_layers)
         ]
+        self.mixer = self.blocks[0].mixer_name
+        self.fusion = self.blocks[0].fusion_name
         self.norm = keras.layers.LayerNormalization(
             dtype=self.dtype_policy, name="norm"
         )
@@ -199,6 +212,21 @@ class CaptionModel(keras.Model):
             next_cache.append(text_state)
         return self.logits_dense(self.norm(text)), next_cache
 
+    def own_classes(self):
+        """The set of a user's own classes in this model: of image networks with their
+        layers, mixers and fusions."""
+        mixer, fusion = self.blocks[0].mixer, self.blocks[0].fusion
+        found = {type(mixer), type(fusion)} - {*MIXERS.values(), *FUSIONS.values()}
+        if self.vision_backbone is not None and self.vision_backbone.is_own_network:
+            network = self.vision_backbone.network
+            found |= {type(layer) for layer in network._flatten_layers()}
+        return found
+
+    @property
+    def has_attention(self):
+        """Whether there are attention scores to ask for."""
+        return isinstance(self.blocks[0].fusion, AttentionFusion)
+
     def attention_scores(self, inputs):
         """Where the model looks for each next word.
 
@@ -211,7 +239,7 @@ class CaptionModel(keras.Model):
         Raises:
             ValueError: the fusion is not attention.
         """
-        if self.fusion != "attention":
+        if not self.has_attention:
             raise ValueError(
                 "Only attention fusion has attention scores. "
                 f"Received: fusion={self.fusion}"

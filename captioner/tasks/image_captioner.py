@@ -1,9 +1,11 @@
-"""The task: photos in, captions out; with everything that a user does with it."""
+"""Photos in, captions out; with everything that a user does with it."""
 
-import copy
+import dataclasses
+import hashlib
+import json
 import math
-import numbers
 import pathlib
+import threading
 
 import keras
 import numpy as np
@@ -11,22 +13,33 @@ import tensorflow as tf
 
 from captioner import presets
 from captioner.backbones import VisionBackbone
+from captioner.datasets.caption_dataset import CaptionDataset
+from captioner.features.litert_network import image_network
 from captioner.images.image_converter import ImageConverter
-from captioner.images.image_files import load_image
-from captioner.samplers import SAMPLERS
-from captioner.samplers.constraints import check_number
-from captioner.samplers.sampler import ENDED, LIVE, STUCK
+from captioner.keras_settings import check_settings
+from captioner.samplers import SAMPLERS, sampler_class, sampler_name
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.caption_model import CaptionModel
-from captioner.tasks.generate_result import GenerateResult, Hypothesis
+from captioner.tasks.caption_writer import CaptionWriter
+from captioner.tasks.confidence import MAX_BYTES, Confidence
+from captioner.tasks.fit_data import fit_batches
+from captioner.tasks.forked import note_use, refuse_if_forked
+from captioner.tasks.image_inputs import in_batches, to_pixels
 from captioner.tasks.preprocessor import CaptionPreprocessor
+from captioner.tasks.preset_config import (
+    check_config,
+    check_decoding,
+    converter_from,
+    memory_at_the_end,
+    shapes_alone,
+)
+from captioner.tasks.task import Task
 from captioner.tokenizers.tokenizer import Tokenizer
 
-# As `GenerateResult` names them; there is none where there is no caption.
-FINISH_REASONS = {ENDED: "end", LIVE: "length", STUCK: "constraints"}
+CONFIDENCE_FILE = "assets/confidence.npz"
 
 
-class ImageCaptioner:
+class ImageCaptioner(Task):
     """Trains on captioned photos, captions new ones, saves itself as a preset.
 
     Args:
@@ -34,6 +47,8 @@ class ImageCaptioner:
         preprocessor: a `CaptionPreprocessor`.
         sampler: how words are chosen, a `Sampler` or a name in `SAMPLERS`; by
             default beam search with 3 beams.
+        confidence: a `Confidence`, which says how likely each caption is right; None
+            for a captioner that does not know.
 
     Raises:
         ValueError: the parts do not fit each other, or the sampler's options or
@@ -49,65 +64,196 @@ class ImageCaptioner:
     ```
     """
 
-    def __init__(self, caption_model, preprocessor, sampler="beam"):
+    def __init__(self, caption_model, preprocessor, sampler="beam", confidence=None):
+        note_use()
+        refuse_if_forked()
         self.caption_model = caption_model
         self.preprocessor = preprocessor
-        self.jit_compile = False
+        self.confidence = confidence
         if caption_model.vision_backbone is not None:
             _check_image_size(
                 caption_model.vision_backbone.image_size,
                 preprocessor.image_converter.image_size,
             )
+        self._encode = tf.function(
+            caption_model.encode,
+            input_signature=[
+                tf.TensorSpec((None, *self.image_spec.shape), self.image_spec.dtype)
+            ],
+            autograph=False,
+        )
+        self._network = NetworkOnDemand(self, None)
         self._set_sampler(sampler)
 
-    def _set_sampler(self, sampler):
-        if isinstance(sampler, str):
-            if sampler not in SAMPLERS:
-                raise ValueError(
-                    f"sampler must be one of {', '.join(SAMPLERS)} or a Sampler. "
-                    f"Received: sampler={sampler}"
-                )
-            sampler = SAMPLERS[sampler]()
-        vocabulary_size = self.preprocessor.tokenizer.vocabulary_size
-        num_beams = getattr(sampler, "num_beams", 1)
-        if num_beams > vocabulary_size:
-            raise ValueError(
-                f"num_beams must not be above the {vocabulary_size} words of the "
-                f"vocabulary. Received: num_beams={num_beams}"
-            )
-        self._rules = sampler.constraints.token_rules(
-            self.preprocessor.tokenizer, self.preprocessor.max_sequence_length
+    def _set_sampler(self, sampler, jit_compile=False):
+        # A new writer for each, since a tf.function keeps what it traced.
+        self._writer = CaptionWriter(
+            self.caption_model,
+            self.preprocessor,
+            self.feature_spec,
+            sampler,
+            jit_compile,
         )
-        self.sampler = sampler
-        # Anew for each sampler, since a tf.function keeps what it traced. The
-        # batch is left open: batches of any size share one trace. Without autograph,
-        # which would rewrite code that is TF ops already.
-        images, features = (
-            tf.nest.map_structure(
-                lambda spec: tf.TensorSpec((None, *spec.shape), spec.dtype), each
-            )
-            for each in (self.image_spec, self.feature_spec)
-        )
-        token_ids = tf.TensorSpec((None, self._rules.max_length), tf.int32)
-        self._encode, self._generate, self._attend = (
-            tf.function(function, input_signature=signature, autograph=False)
-            for function, signature in (
-                (self.caption_model.encode, [images]),
-                (self.caption_step, [features]),
-                (self._attention_step, [features, token_ids]),
-            )
-        )
+
+    @property
+    def sampler(self):
+        """The `Sampler` that chooses the tokens; `compile` and `replaced` change it."""
+        return self._writer.sampler
+
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles the decoding loop."""
+        return self._writer.jit_compile
+
+    @property
+    def backbone(self):
+        """The `VisionBackbone`, or None for a model of image features alone."""
+        return self.caption_model.vision_backbone
+
+    @property
+    def abilities(self):
+        found = {"scores", "features", "graph"}
+        if "num_hypotheses" in self.sampler.options():
+            found.add("hypotheses")
+        if self.caption_model.has_attention:
+            found.add("attention")
+        if self.confidence is not None:
+            found.add("confidence")
+        return frozenset(found)
+
+    @property
+    def image_size(self):
+        """(height, width) of the photos that the image network sees, in pixels."""
+        return self.preprocessor.image_converter.image_size
 
     @property
     def image_spec(self):
         """The `tf.TensorSpec` of one converted photo."""
-        height, width = self.preprocessor.image_converter.image_size
-        return tf.TensorSpec((height, width, 3), tf.float32)
+        return tf.TensorSpec((*self.image_size, 3), tf.float32)
 
     @property
     def feature_spec(self):
         """The `tf.TensorSpec` of one photo's image features."""
         return tf.TensorSpec(self.caption_model.image_feature_shape, tf.float32)
+
+    @property
+    def variables(self):
+        """All variables of the model, for a graph to keep."""
+        return self.caption_model.variables
+
+    def summary(self, **kwargs):
+        """Print the layers and their parameters, as `keras.Model.summary`."""
+        self.caption_model.summary(**kwargs)
+
+    def count_params(self):
+        """How many numbers the weights are, those of the image network included."""
+        return self.caption_model.count_params()
+
+    @property
+    def convert(self):
+        """The `ImageConverter`: uint8 RGB (H, W, 3) -> float32 (height, width, 3)."""
+        return self.preprocessor.image_converter
+
+    def write(self, batch, prompts=None):
+        """Converted photos, a list of B float32 (height, width, 3) -> list of B
+        `GenerateResult`; see `Task.write`."""
+        refuse_if_forked()
+        if prompts is not None:
+            self.require("prompts")
+        return self._results(self._network(stacked(batch)))
+
+    def _results(self, image_features, attention=False):
+        results = self._writer.results(image_features, attention)
+        if self.confidence is None:
+            return results
+        confidences = self.confidence(np.asarray(image_features), results)
+        return [
+            dataclasses.replace(result, confidence=float(confidence))
+            for result, confidence in zip(results, confidences)
+        ]
+
+    def encode(self, batch):
+        """Converted photos -> image features, float32 (B, P, E).
+
+        Args:
+            batch: a list of B converted photos, or one tensor (B, height, width, 3).
+
+        Raises:
+            ValueError: the model has no image network.
+        """
+        refuse_if_forked()
+        return self._encode(stacked(batch))
+
+    def caption_images(self, images):
+        """Converted photos to captions, as TensorFlow ops for a graph.
+
+        Args:
+            images: float32 (B, height, width, 3).
+
+        Returns:
+            Captions, strings (B, n), the best first, and scores, float32 (B, n).
+        """
+        captions, output = self._writer.captions(self.caption_model.encode(images))
+        return captions, output.scores
+
+    def generate_step(self, image_features):
+        """Image features to tokens, as TensorFlow ops for a graph, also for XLA:
+        float32 (B, P, E) -> `SamplerOutput`."""
+        return self._writer.tokens(image_features)
+
+    def fingerprint(self):
+        """A sha256 of the weights, the vocabulary and all that decides captions."""
+        digest = hashlib.sha256()
+        config = self.caption_model.get_config()
+        names = ("name", "dtype", "vision_backbone")
+        facts = {
+            "caption_model": {k: v for k, v in config.items() if k not in names},
+            "image_converter": [
+                self.convert.image_size,
+                self.convert.resize_mode,
+                self.convert.interpolation,
+            ],
+            "max_sequence_length": self.preprocessor.max_sequence_length,
+            "vocabulary": self.preprocessor.tokenizer.vocabulary,
+            **self.describe(),
+        }
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        if self.backbone is not None:
+            digest.update(self.backbone.fingerprint().encode())
+        network = {id(w) for w in self.backbone.weights} if self.backbone else ()
+        for weight in self.caption_model.weights:
+            if id(weight) not in network:
+                digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+        return digest.hexdigest()
+
+    def describe(self):
+        """The class, the sampler and its options, as a flat dict."""
+        return {
+            "task": type(self).__name__,
+            "sampler": type(self.sampler).__name__,
+            **self.sampler.get_config(),
+        }
+
+    def replaced(self, sampler=None, num_captions=None, num_threads=None):
+        """This captioner with other options and the same weights; see `Task.replaced`.
+
+        Example:
+
+        ```python
+        three = captioner.replaced(num_captions=3)
+        [each.text for each in three.generate_results("photo.jpg").hypotheses]
+        ```
+        """
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        sampler = sampler_for(
+            self.sampler if sampler is None else sampler, num_captions
+        )
+        if sampler is not self.sampler:
+            other._set_sampler(sampler, self.jit_compile)
+        if num_threads is not None:
+            other._network = NetworkOnDemand(other, num_threads)
+        return other
 
     def compile(self, optimizer="adam", loss=None, sampler=None, **kwargs):
         """As `keras.Model.compile`, with the sampler that `generate` uses.
@@ -125,63 +271,78 @@ class ImageCaptioner:
             ValueError: Keras' `fit` cannot do that on several devices.
         """
         _check_devices(self.caption_model.distribute_strategy, optimizer, kwargs)
-        self.jit_compile = kwargs.setdefault("jit_compile", False) is True
-        self._set_sampler(self.sampler if sampler is None else sampler)
+        jit_compile = kwargs.setdefault("jit_compile", False) is True
+        self._set_sampler(self.sampler if sampler is None else sampler, jit_compile)
         self.caption_model.compile(
             optimizer=optimizer, loss=loss or CaptionCrossentropy(), **kwargs
         )
 
-    def fit(self, batches, **kwargs):
+    def fit(self, data, validation_data=None, batch_size=32, **kwargs):
         """Train, as `keras.Model.fit`.
 
         Args:
-            batches: `tf.data.Dataset` of dicts as `CaptionPreprocessor` takes
-                them; `input_pipeline.training_batches` makes them.
-            **kwargs: passed on, as `epochs`, `steps_per_epoch`, `callbacks`;
-                `validation_data` is a dataset like `batches`.
+            data: one of
+                - a dataset of `load_dataset`: its train split, in another order in
+                  every epoch, and its dev split as validation data if none is given;
+                - a list of its examples, as `dataset.examples("train")`;
+                - a `tf.data.Dataset` of (image, captions) pairs, one by one or in
+                  batches: the image as RGB pixels from 0 to 255, encoded bytes, or
+                  image features; the captions a string or several;
+                - a `tf.data.Dataset` of dicts as `CaptionPreprocessor` takes them, in
+                  batches; `training_batches` makes them.
+            validation_data: one of the same, or None.
+            batch_size: images a batch, for data that is not in batches.
+            **kwargs: passed on, as `epochs`, `steps_per_epoch`, `callbacks`.
 
         Returns:
             `keras.callbacks.History`.
+
+        Raises:
+            ValueError: the data has another structure, or the model cannot be trained
+                in this way on several machines.
+
+        Example:
+
+        ```python
+        dataset = captioner.load_dataset("flickr8k:flickr8k")
+        model.compile("adam")
+        model.fit(dataset, epochs=5, callbacks=[keras.callbacks.TensorBoard("logs")])
+        ```
         """
+        refuse_if_forked()
         strategy = self.caption_model.distribute_strategy
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise ValueError(
                 "Keras' fit fails on several machines; captioner.train with "
                 'distribute="multiworker" works there.'
             )
+        if isinstance(data, CaptionDataset):
+            if validation_data is None and "dev" in data.splits:
+                validation_data = data
+            data = list(data.examples("train"))
+        if isinstance(validation_data, CaptionDataset):
+            validation_data = list(validation_data.examples("dev"))
         kwargs.setdefault("shuffle", False)  # Keras warns that it cannot shuffle these
+        epochs = kwargs.get("epochs", 1)
+        batches, steps = fit_batches(data, self, batch_size, epochs, seed=0)
+        if steps is not None:
+            kwargs.setdefault("steps_per_epoch", steps)
         prepare = dict(map_func=self.preprocessor, num_parallel_calls=tf.data.AUTOTUNE)
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = kwargs["validation_data"].map(**prepare)
+        if validation_data is not None:
+            held_out, _ = fit_batches(validation_data, self, batch_size, 1, None)
+            kwargs["validation_data"] = held_out.map(**prepare)
         return self.caption_model.fit(
             batches.map(**prepare).prefetch(tf.data.AUTOTUNE), **kwargs
         )
 
-    def generate(self, images, batch_size=16):
-        """Caption one photo, or many.
+    def generate_results(self, images, batch_size=16, prompts=None, attention=False):
+        """As `Task.generate`, with all that is known about each caption.
 
         Args:
-            images: a path, encoded bytes, a uint8 RGB array (H, W, 3), or image
-                features, a float array (P, E); or a list, tuple or dict of them, of
-                which some may be lists again. Many may be one array, of photos
-                (B, H, W, 3) or of features (B, P, E).
+            images: see `Task.generate`; or image features, a float array (P, E), also
+                among photos, or (B, P, E).
             batch_size: how many at a time.
-
-        Returns:
-            A str, or as many in the same nesting.
-
-        Raises:
-            ImageError: a photo cannot be read.
-            ValueError: there is none, or features are of another shape.
-        """
-        results = self.generate_results(images, batch_size)
-        return keras.tree.map_structure(lambda result: result.text, results)
-
-    def generate_results(self, images, batch_size=16, attention=False):
-        """As `generate`, with all that is known about each caption.
-
-        Args:
-            images, batch_size: see `generate`.
+            prompts: this captioner has none.
             attention: ask for the attention map of each token, too.
 
         Returns:
@@ -189,165 +350,69 @@ class ImageCaptioner:
 
         Raises:
             ImageError: a photo cannot be read.
-            ValueError: as `generate`, or the model has no attention to show.
+            ValueError: there is no photo, its pixels are not from 0 to 255, features
+                are of another shape, or the model has no attention to show.
         """
-        check_number("batch_size", batch_size, 1, 2**31 - 1, numbers.Integral)
-        if isinstance(images, (np.ndarray, tf.Tensor)):
-            if len(images.shape) == 4 or self._are_features(images, dims=3):
-                images = list(np.asarray(images))
-        flat = keras.tree.flatten(images)
-        if not flat:
-            raise ValueError(f"images must hold one or more. Received: images={images}")
-        for image in flat:
+        refuse_if_forked()
+        if prompts is not None:
+            self.require("prompts")
+        if attention:
+            self.require("attention")
+
+        def write(images, prompts):
+            results = self._results(self._features_of(images), attention)
+            return [self._on_grid(result) for result in results]
+
+        return in_batches(
+            write,
+            images,
+            batch_size,
+            holds_many=lambda images: self._are_features(images, dims=3),
+        )
+
+    def _are_features(self, images, dims=2):
+        shape = tuple(self.feature_spec.shape)
+        return _is_float(images, dims) and tuple(images.shape[dims - 2 :]) == shape
+
+    def _features_of(self, images):
+        """The image features of photos and features, in their order."""
+        for image in images:
             # Not a grey picture of floats, which it could be to `load_image`.
             if _is_float(image, 2) and not self._are_features(image):
                 raise ValueError(
                     "Image features must be those of this captioner's network. "
                     f"Received: shape={tuple(image.shape)}"
                 )
-        results = []
-        for start in range(0, len(flat), batch_size):
-            image_features = _float32(
-                self._features_of(flat[start : start + batch_size])
-            )
-            texts, output = self._generate(image_features)
-            maps = [None] * len(texts)
-            if attention:
-                maps = self._attend(image_features, output.token_ids[:, 0]).numpy()
-            results += self._results(texts.numpy(), output, maps)
-        return keras.tree.pack_sequence_as(images, results)
-
-    def _are_features(self, images, dims=2):
-        shape = getattr(self.feature_spec, "shape", None)  # an ensemble has several
-        return _is_float(images, dims) and tuple(images.shape[dims - 2 :]) == shape
-
-    def _features_of(self, images):
-        """The image features of photos and features, in their order."""
         photos = [image for image in images if not self._are_features(image)]
         encoded = ()
         if photos:
-            convert = self.preprocessor.image_converter
-            loaded = (load_image(photo, convert.image_size) for photo in photos)
-            converted = [convert(image) for image in loaded]
-            batch = tf.nest.map_structure(lambda *each: tf.stack(each), *converted)
-            encoded = self._encode(batch)
+            size = self.image_size
+            encoded = self.encode(
+                [self.convert(to_pixels(photo, size)) for photo in photos]
+            )
             if len(photos) == len(images):
                 return encoded
-        encoded = iter(_float32(encoded))
+        encoded = iter(encoded)
         kept = (tf.cast(x, tf.float32) for x in images if self._are_features(x))
         return tf.stack(
             [next(kept if self._are_features(x) else encoded) for x in images]
         )
 
-    def _results(self, texts, output, maps):
-        """Texts (B, n), `SamplerOutput` and B attention maps -> `GenerateResult`s."""
-        output = type(output)(*(each.numpy() for each in output))
-        lengths = (output.token_ids != self.preprocessor.tokenizer.pad_id).sum(axis=-1)
-        for row, attention in enumerate(maps):
-            found = [
-                Hypothesis(
-                    text=texts[row, i].decode(),
-                    token_ids=output.token_ids[row, i, : lengths[row, i]],
-                    log_probs=output.log_probs[row, i, : lengths[row, i]],
-                    total_log_prob=float(output.totals[row, i]),
-                    score=float(output.scores[row, i]),
-                    finish_reason=FINISH_REASONS[output.status[row, i]],
-                )
-                for i in range(texts.shape[1])
-                if output.status[row, i] in FINISH_REASONS
-            ]
-            if attention is not None:
-                attention = attention[: lengths[row, 0]]
-                attention = attention.reshape(-1, *self._image_grid())
-            yield GenerateResult(
-                **vars(found[0]), hypotheses=tuple(found), attention=attention
-            )
-
-    def _image_grid(self):
-        """The height and width of the grid that the P image positions are."""
-        backbone = self.caption_model.vision_backbone
+    def _on_grid(self, result):
+        """The result with its attention, (T, P), as maps (T, height, width)."""
+        if result.attention is None:
+            return result
         positions = self.caption_model.image_feature_shape[0]
-        if backbone is not None and positions > 1:
-            return backbone.network.output_shape[1:3]
         side = math.isqrt(positions)
-        return (side, side) if side * side == positions else (1, positions)
-
-    def encode(self, images):
-        """Converted photos, float32 (B, H, W, 3) -> image features (B, P, E)."""
-        return self._encode(images)
-
-    def caption_batch(self, images):
-        """Converted photos, float32 (B, H, W, 3) -> list of B captions, and their
-        scores, float32 (B,)."""
-        return self.caption_features(self._encode(images))
-
-    def batch_results(self, images):
-        """As `caption_batch`, with all that is known: a list of B `GenerateResult`."""
-        texts, output = self._generate(_float32(self._encode(images)))
-        return list(self._results(texts.numpy(), output, [None] * len(texts)))
-
-    def caption_features(self, image_features):
-        """Image features, (B, P, E) -> list of B captions, and their scores."""
-        if not len(tf.nest.flatten(image_features)[0]):
-            raise ValueError("image_features must hold one image or more. Received: 0")
-        texts, output = self._generate(_float32(image_features))
-        texts = [caption.decode() for caption in texts[:, 0].numpy()]
-        return texts, output.scores[:, 0].numpy()
-
-    def caption_step(self, image_features):
-        """As `generate_step`, and before it the captions, strings (B, n)."""
-        decode = self.generate_step
-        if self.jit_compile:
-            decode = tf.function(decode, jit_compile=True, autograph=False)
-            decode = self._in_powers_of_two(decode)
-        output = decode(image_features)
-        return self.preprocessor.tokenizer.detokenize(output.token_ids), output
-
-    @staticmethod
-    def _in_powers_of_two(decode):
-        """`decode`, for which batches are filled up with repetitions of the last
-        image, since XLA compiles anew for each size."""
-
-        def filled_up(image_features):
-            number = tf.shape(tf.nest.flatten(image_features)[0])[0]
-            size = 2 ** tf.range(31)
-            size = tf.reduce_min(tf.boolean_mask(size, size >= number))
-            rows = tf.minimum(tf.range(size), number - 1)
-            output = decode(
-                tf.nest.map_structure(lambda x: tf.gather(x, rows), image_features)
-            )
-            return type(output)(*(each[:number] for each in output))
-
-        return filled_up
-
-    def generate_step(self, image_features):
-        """The whole of decoding as TF ops, for any `tf.function`, also one with
-        `jit_compile=True`: (B, P, E) -> `SamplerOutput`."""
-        model = self.caption_model
-        batch_size = tf.shape(tf.nest.flatten(image_features)[0])[0]
-        rows = self.sampler.rows_per_image
-        image_cache = model.build_image_cache(image_features)
-
-        def next(token_ids, text_cache, index):
-            return model.step(token_ids, text_cache, image_cache, index)
-
-        text_cache = model.build_text_cache(batch_size * rows, self._rules.max_length)
-        return self.sampler(next, text_cache, batch_size, self._rules)
-
-    def _attention_step(self, image_features, token_ids):
-        """What each of the tokens (B, L) saw: float32 (B, L, P)."""
-        # A token is what comes after the one that the model is given.
-        before = tf.pad(
-            token_ids[:, :-1],
-            [[0, 0], [1, 0]],
-            constant_values=self.preprocessor.tokenizer.start_id,
-        )
-        return self.caption_model.attention_scores(
-            {"image_features": image_features, "token_ids": before}
+        grid = (side, side) if side * side == positions else (1, positions)
+        if self.backbone is not None and positions > 1:
+            grid = self.backbone.grid
+        return dataclasses.replace(
+            result, attention=result.attention.reshape(-1, *grid)
         )
 
     @classmethod
-    def from_preset(cls, preset, sampler=None, dtype=None):
+    def from_preset(cls, preset, sampler=None, dtype=None, custom_objects=None):
         """Load a preset by its name or its folder.
 
         Checks every file against its checksum; runs no code from the folder.
@@ -359,15 +424,16 @@ class ImageCaptioner:
             sampler: replaces the preset's own.
             dtype: the decoder's dtype or policy, as "mixed_bfloat16"; by default the
                 preset's own.
+            custom_objects: dict of names to classes of your own that the preset needs
+                and that are not registered, as in Keras.
 
         Raises:
-            PresetError: there is no such preset, or it is damaged.
+            PresetError: there is no such preset, it is damaged, or it needs a class
+                that is not known here.
         """
         if isinstance(preset, cls):
-            if sampler is not None:
-                preset = copy.copy(preset)
-                preset._set_sampler(sampler)
-            return preset
+            return preset if sampler is None else preset.replaced(sampler)
+        refuse_if_forked()
         folder = presets.find_preset(preset)
         presets.verify_preset(folder)
         config = presets.read_json(folder, presets.CONFIG_FILE)
@@ -375,28 +441,48 @@ class ImageCaptioner:
             raise presets.PresetError(
                 f"{folder}: holds a {config.get('class_name')}, not an {cls.__name__}"
             )
+        check_settings()
+        weights = folder / presets.WEIGHTS_FILE
         try:
-            tokenizer = Tokenizer.from_assets(folder / "assets")
-            _check_sizes(config, tokenizer)
-            if sampler is None:  # it, too, refuses what would eat the memory
-                sampler = SAMPLERS[config["sampler"]["name"]].from_config(
-                    config["sampler"]["config"]
-                )
-            caption_model = CaptionModel.from_config(
-                {**config["caption_model"], **({"dtype": dtype} if dtype else {})}
-            )
+            with keras.saving.custom_object_scope(custom_objects or {}):
+                tokenizer = Tokenizer.from_assets(folder / "assets")
+                check_config(config, tokenizer)
+                if sampler is None:
+                    own = config["sampler"]
+                    sampler = sampler_class(own["name"]).from_config(own["config"])
+                with memory_at_the_end():
+                    caption_model = CaptionModel.from_config(
+                        {
+                            **config["caption_model"],
+                            **({"dtype": dtype} if dtype else {}),
+                        }
+                    )
+                    presets.check_weights(caption_model, weights)
             preprocessor = CaptionPreprocessor(
-                ImageConverter.from_config(config["image_converter"]),
+                converter_from(config["image_converter"]),
                 tokenizer,
                 config["max_sequence_length"],
             )
-            caption_model.load_weights(folder / presets.WEIGHTS_FILE)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            first_line = str(error).strip().partition("\n")[0]
+            presets.load_weights(caption_model, weights)
+            confidence = None
+            if (folder / CONFIDENCE_FILE).is_file():
+                confidence = Confidence.from_bytes(
+                    presets.read_bytes(folder, CONFIDENCE_FILE, MAX_BYTES),
+                    caption_model.image_feature_shape[-1],
+                )
+            made = cls(caption_model, preprocessor, sampler, confidence)
+            check_decoding(
+                made.sampler, caption_model, preprocessor.max_sequence_length
+            )
+        except presets.PresetError:
+            raise
+        # A configuration may be of any kind, and so may what Keras says to it.
+        except Exception as error:
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             raise presets.PresetError(
                 f"{folder}: cannot be rebuilt ({first_line})"
             ) from error
-        return cls(caption_model, preprocessor, sampler)
+        return made
 
     def with_image_size(self, side):
         """This captioner for photos of another size, to go on training with.
@@ -435,13 +521,12 @@ class ImageCaptioner:
                 "image_feature_shape": backbone.feature_shape,
             }
         )
-        old_grid = self.caption_model.vision_backbone.network.output_shape[1:3]
         for old, new in zip(self.caption_model.weights, caption_model.weights):
             value = old.numpy()
             if old.shape != new.shape:  # a bias for each position, (..., P, D)
                 value = tf.image.resize(
-                    value.reshape(-1, *old_grid, old.shape[-1]),
-                    backbone.network.output_shape[1:3],
+                    value.reshape(-1, *self.backbone.grid, old.shape[-1]),
+                    backbone.grid,
                 )
                 value = tf.reshape(value, new.shape)
             new.assign(value)
@@ -464,13 +549,9 @@ class ImageCaptioner:
 
         Raises:
             PresetError: `path` exists and is not a preset.
+            ValueError: the image network, fusion or sampler is of a class that cannot
+                be made again from its `get_config`.
         """
-        names = {known: name for name, known in SAMPLERS.items()}
-        if type(self.sampler) not in names:
-            raise ValueError(
-                f"A preset can only name a sampler of {', '.join(SAMPLERS)}. "
-                f"Received: sampler={self.sampler}"
-            )
         config = {
             "class_name": type(self).__name__,
             # Its weights are float32 also where it computes in less while training.
@@ -478,14 +559,17 @@ class ImageCaptioner:
             "image_converter": self.preprocessor.image_converter.get_config(),
             "max_sequence_length": self.preprocessor.max_sequence_length,
             "sampler": {
-                "name": names[type(self.sampler)],
+                "name": sampler_name(type(self.sampler)),
                 "config": self.sampler.get_config(),
             },
         }
+        self._check_can_be_loaded(config)
         with presets.new_preset(path) as folder:
             presets.write_json(folder / presets.CONFIG_FILE, config)
             (folder / "assets").mkdir()
             self.preprocessor.tokenizer.save_assets(folder / "assets")
+            if self.confidence is not None:
+                (folder / CONFIDENCE_FILE).write_bytes(self.confidence.to_bytes())
             presets.save_weights(
                 self.caption_model, folder / presets.WEIGHTS_FILE, dtype
             )
@@ -496,6 +580,95 @@ class ImageCaptioner:
                 (folder / "README.md").write_text(card, encoding="utf-8")
         return pathlib.Path(path)
 
+    def _check_can_be_loaded(self, config):
+        """Refuse to save what `from_preset` could not load."""
+        own = self.caption_model.own_classes()
+        if type(self.sampler) not in SAMPLERS.values():
+            own.add(type(self.sampler))
+        if not own:
+            return
+        known = {keras.saving.get_registered_name(each): each for each in own}
+        try:
+            again = json.loads(json.dumps(config))
+            with keras.saving.custom_object_scope(known):
+                sampler = again["sampler"]
+                sampler_class(sampler["name"]).from_config(sampler["config"])
+                with shapes_alone():
+                    model = CaptionModel.from_config(again["caption_model"])
+                    shapes = [tuple(variable.shape) for variable in model.weights]
+        except Exception as error:  # whatever the classes' own code raises
+            first_line = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                "This captioner cannot be saved, since it could not be loaded: "
+                + first_line
+            ) from error
+        if shapes != [tuple(each.shape) for each in self.caption_model.weights]:
+            raise ValueError(
+                "This captioner cannot be saved: what get_config of its own classes "
+                "makes has other weights."
+            )
+
+    def __getstate__(self):
+        # To pickle and to copy: graphs are made anew.
+        return {
+            "caption_model": self.caption_model,
+            "preprocessor": self.preprocessor,
+            "sampler": self.sampler,
+            "confidence": self.confidence,
+        }
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+
+class NetworkOnDemand:
+    """Converted photos (B, height, width, 3) to image features, made when first used.
+
+    Args:
+        captioner: an `ImageCaptioner`.
+        num_threads: that one call uses, on the fastest engine for this processor; None
+            for the TensorFlow graph.
+    """
+
+    def __init__(self, captioner, num_threads):
+        self._captioner, self._num_threads = captioner, num_threads
+        self._network, self._making = None, threading.Lock()
+
+    def __call__(self, images):
+        with self._making:
+            if self._network is None:
+                backbone = self._captioner.backbone
+                if self._num_threads is None or backbone is None:
+                    self._network = self._captioner.encode
+                else:
+                    self._network = image_network(backbone, self._num_threads)
+        return self._network(images)
+
+
+def stacked(batch):
+    """A list of converted photos as one tensor, or one nest of them; a tensor as is."""
+    if isinstance(batch, list):
+        return tf.nest.map_structure(lambda *each: tf.stack(each), *batch)
+    return batch
+
+
+def sampler_for(sampler, num_captions):
+    """The sampler, or one like it that finds so many captions of each photo."""
+    if num_captions is None or num_captions <= getattr(sampler, "num_hypotheses", 1):
+        return sampler
+    if isinstance(sampler, str):
+        sampler = SAMPLERS[sampler]() if sampler in SAMPLERS else sampler
+    options = getattr(sampler, "options", set)()
+    if "num_hypotheses" not in options:
+        raise ValueError(
+            f"{type(sampler).__name__} finds one caption for each photo. "
+            f"Received: num_captions={num_captions}"
+        )
+    changes = {"num_hypotheses": num_captions}
+    if "num_beams" in options:
+        changes["num_beams"] = max(sampler.num_beams, num_captions)
+    return sampler.replaced(**changes)
+
 
 def _is_float(array, dims):
     return (
@@ -503,39 +676,6 @@ def _is_float(array, dims):
         and tf.as_dtype(array.dtype).is_floating
         and len(array.shape) == dims
     )
-
-
-def _float32(image_features):
-    return tf.nest.map_structure(lambda x: tf.cast(x, tf.float32), image_features)
-
-
-def _check_sizes(config, tokenizer):
-    """Refuse, before anything is built, a configuration that would eat the memory."""
-    model = config["caption_model"]
-    positions, width = model["image_feature_shape"]
-    sizes = {
-        "hidden_dim": (model["hidden_dim"], 16_384),
-        "intermediate_dim": (model.get("intermediate_dim") or 1, 65_536),
-        "num_layers": (model["num_layers"], 128),
-        "num_heads": (model.get("num_heads", 8), 1_024),
-        "max_sequence_length": (config["max_sequence_length"], 1_024),
-        "image_size": (max(config["image_converter"]["image_size"]), 4_096),
-        "image positions": (positions, 16_384),
-        "image feature width": (width, 16_384),
-    }
-    for name, (size, limit) in sizes.items():
-        if not 0 < size <= limit:
-            raise ValueError(f"{name} must be 1 to {limit}. Received: {name}={size}")
-    backbone = model["vision_backbone"]
-    if backbone is not None:
-        _check_image_size(
-            backbone["image_size"], config["image_converter"]["image_size"]
-        )
-    if model["vocabulary_size"] != tokenizer.vocabulary_size:
-        raise ValueError(
-            f"the vocabulary has {tokenizer.vocabulary_size} words. "
-            f"Received: vocabulary_size={model['vocabulary_size']}"
-        )
 
 
 def _check_devices(strategy, optimizer, options):

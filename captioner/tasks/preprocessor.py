@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from captioner.tasks.captioner_options import CaptionerOptions
+
 # A batch is as long as its longest row, rounded up to a multiple of this, so that
 # there are only a few lengths for XLA to compile.
 LENGTH_STEP = 8
@@ -53,7 +55,12 @@ class CaptionPreprocessor:
     [[1, 1, 1, 2, 2, 0, 0, 0]]
     """
 
-    def __init__(self, image_converter, tokenizer, max_sequence_length=24):
+    def __init__(
+        self,
+        image_converter,
+        tokenizer,
+        max_sequence_length=CaptionerOptions.max_sequence_length,
+    ):
         if max_sequence_length < 2:
             raise ValueError(
                 "max_sequence_length must be 2 or more. "

@@ -1,4 +1,4 @@
-"""Caption text to token ids and back, word by word, with core TF ops only."""
+"""Caption text to token ids and back, word by word, with TensorFlow's own ops."""
 
 import collections
 import pathlib
@@ -59,6 +59,9 @@ class Tokenizer:
             default_value=self.unknown_id,
         )
 
+    def __reduce__(self):
+        return type(self), (self.vocabulary,)  # to pickle and to copy
+
     @classmethod
     def from_captions(cls, captions, min_count=1):
         """Learn the vocabulary: every word seen `min_count` times or more.
@@ -67,16 +70,43 @@ class Tokenizer:
         count, then alphabetically, so that the same captions in any order give
         the same ids.
         """
+        return cls.from_counts(cls.count_words(captions), min_count)
+
+    @classmethod
+    def from_counts(cls, counts, min_count=1):
+        """As `from_captions`, from what `count_words` has counted."""
+        return cls([*SPECIAL_TOKENS, *frequent_words(counts, min_count)])
+
+    @staticmethod
+    def count_words(captions):
+        """How often each word occurs in an iterable of captions: a `Counter`.
+
+        Example:
+
+        >>> Tokenizer.count_words(["A dog.", "a cat"])["a"]
+        2
+        """
         counts = collections.Counter()
         captions = list(captions)
         for start in range(0, len(captions), 10_000):
             words = _split(captions[start : start + 10_000]).flat_values.numpy()
             counts.update(words.tolist())
-        words = sorted(
-            (word for word, count in counts.items() if count >= min_count),
-            key=lambda word: (-counts[word], word),
-        )
-        return cls([*SPECIAL_TOKENS, *(word.decode() for word in words)])
+        return collections.Counter({word.decode(): n for word, n in counts.items()})
+
+    def with_words(self, words):
+        """This tokenizer with more words after its own, whose ids stay as they are.
+
+        Args:
+            words: list of str. Those that are in the vocabulary are left out.
+
+        Example:
+
+        >>> tokenizer = Tokenizer.from_captions(["a dog"])
+        >>> tokenizer.with_words(["cat", "dog"]).vocabulary[4:]
+        ['a', 'dog', 'cat']
+        """
+        known = set(self.vocabulary)
+        return type(self)([*self.vocabulary, *(w for w in words if w not in known)])
 
     @property
     def vocabulary_size(self):
@@ -118,6 +148,15 @@ class Tokenizer:
         """Read the vocabulary from a preset's `assets` folder."""
         path = pathlib.Path(folder) / VOCABULARY_FILE
         return cls(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+
+
+def frequent_words(counts, min_count):
+    """The words of a `Counter` that occur `min_count` times or more, the most frequent
+    first, and in alphabetical order where they are equally frequent."""
+    return sorted(
+        (word for word, count in counts.items() if count >= min_count),
+        key=lambda word: (-counts[word], word),
+    )
 
 
 def _split(texts):

@@ -1,20 +1,22 @@
 """The loop of `train`: its steps, its checkpoints, and what happens between epochs."""
 
 import contextlib
-import functools
 import json
 import math
+import sys
 import time
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from captioner import presets
-from captioner.metrics import CaptionScorer, diversity
+from captioner.files import write_json
 from captioner.progress import progress_bar
-from captioner.tasks.caption_crossentropy import CaptionCrossentropy
-from captioner.tasks.train_step import crossentropy, descend, differentiate
-from captioner.terminal import ctrl_c
+from captioner.terminal import ctrl_c, printable
+from captioner.training.checkpoints import Checkpoints
+from captioner.training.dev_scores import DevScores, best_of
+from captioner.training.step import Step
 
 # So many steps may be under way before the loop looks at what came of the first.
 STEPS_AHEAD = 8
@@ -24,115 +26,12 @@ class TrainingError(ValueError):
     """A run that cannot go on, and from where another can."""
 
 
-class Crossentropy:
-    """The stage that learns to continue what people wrote, word by word.
-
-    A stage is what the loop asks of it; see also `cider_optimization.py`.
-
-    Args:
-        epochs: how many at most.
-        patience: end after so many epochs without a better CIDEr; None for never.
-        label_smoothing: see `CaptionCrossentropy`.
-
-    Attributes:
-        backbone_layers: how many of the image network's last layers learn.
-        notes: dict of what a stage wants to remember within an epoch, as JSON has it;
-            the loop keeps it in its checkpoints.
-    """
-
-    name = "crossentropy"  # in `history.json`
-    backbone_layers = 0
-
-    def __init__(self, epochs, patience, label_smoothing):
-        self.epochs = epochs
-        self.patience = patience
-        self.loss = CaptionCrossentropy(label_smoothing)
-
-    def view(self, x, y, sample_weight):
-        """What the steps need of a batch of `RowBatches`."""
-        return x, y, sample_weight
-
-    def prepare(self, batch, seed):
-        """From that to what `objective` takes; in the graph, and never under XLA."""
-        return batch
-
-    def objective(self, model, batch):
-        """See `train_step.crossentropy`."""
-        return crossentropy(model, batch)
-
-    def has_exploded(self, loss, vocabulary_size):
-        """Whether a loss is far beyond that of guessing."""
-        return loss > 10 * math.log(vocabulary_size)
-
-    def report(self, state):
-        """What `history.json` says of an epoch, besides its loss and dev scores."""
-        return {"real_tokens": round(state["weight"] / state["positions"], 4)}
-
-
-class Step:
-    """A step of a stage on all devices: called with a batch and a seed, it returns
-    what `descend` does, as tensors that may not be computed yet.
-
-    Args:
-        distribution: `Distribution`.
-        model: compiled, its optimizer built.
-        stage: as `Crossentropy`.
-        parts: see `differentiate`.
-        jit_compile: whether XLA compiles it, anew for each shape of a batch.
-    """
-
-    def __init__(self, distribution, model, stage, parts, jit_compile):
-        self.distribution = distribution
-        self.model = model
-        self.stage = stage
-        self.parts = parts
-        # XLA cannot compile what devices tell each other; of a TPU, TensorFlow
-        # compiles all of it by itself.
-        here = jit_compile and distribution.name != "tpu"
-        self.jit_differentiate = here
-        self.jit_descend = here and distribution.replicas == 1
-        self.functions = {}  # by the shapes of a batch
-
-    def __call__(self, batch, seed):
-        key = ()
-        if self.jit_differentiate:
-            key = tuple(tuple(x.shape) for x in tf.nest.flatten(self._first(batch)))
-        if key not in self.functions:
-            self.functions[key] = self._function()
-        return self._first(self.functions[key](batch, tf.constant(seed)))
-
-    def _first(self, values):
-        return self.distribution.first(values)
-
-    def _function(self):
-        sums = functools.partial(
-            differentiate, self.model, self.stage.objective, parts=self.parts
-        )
-        move = functools.partial(descend, self.model)
-        if self.jit_differentiate:
-            sums = tf.function(sums, jit_compile=True, autograph=False)
-        if self.jit_descend:
-            move = tf.function(move, jit_compile=True, autograph=False)
-
-        def replica_step(batch, seed):
-            return move(sums(batch=self.stage.prepare(batch, seed)))
-
-        def step(batch, seed):
-            return self.distribution.strategy.run(replica_step, args=(batch, seed))
-
-        # A partial, of which TensorFlow does not say that it is traced too often: each
-        # of them is traced once.
-        return tf.function(
-            functools.partial(step), autograph=False, reduce_retracing=True
-        )
-
-
 class _State(tf.train.experimental.PythonState):
     """How far a run has come, as JSON in its checkpoint."""
 
     def __init__(self):
         self.values = {
-            "stage": 0,
+            "stage": None,  # its name
             "epoch": 0,
             "all_steps": 0,
             "history": [],
@@ -164,17 +63,10 @@ class TrainingRun:
         output: the folder.
         captioner: `ImageCaptioner`, made in the scope of the distribution.
         distribution: `Distribution`.
-        image_ids: of the images to train on.
-        dev_examples: those of the dev split.
-        data: function of a stage, called when it begins, that returns the
-            `RowBatches` of these images and a reader of the features of these
-            examples.
-        recipe: dict, for `recipe.json`.
-        card: function of the captioner and the row of the best epoch, that returns
-            the text of the preset's model card.
-        gradient_accumulation, jit_compile: see `Step`.
+        data: `StageData`.
+        options: `TrainingOptions`.
+        save_preset: function of the row of the best epoch that writes the preset.
         checkpoint_minutes: how often a checkpoint is written within an epoch.
-        seed: decides what is drawn in a step.
     """
 
     def __init__(
@@ -182,34 +74,24 @@ class TrainingRun:
         output,
         captioner,
         distribution,
-        image_ids,
-        dev_examples,
         data,
-        recipe,
-        card,
-        gradient_accumulation=1,
-        jit_compile=False,
+        options,
+        save_preset,
         checkpoint_minutes=10.0,
-        seed=0,
     ):
         self.output = output
         self.captioner = captioner
         self.model = captioner.caption_model
         self.distribution = distribution
-        self.image_ids = image_ids
-        self.dev_examples = dev_examples
         self.data = data
-        self.recipe = recipe
-        self.card = card
-        self.step_options = (gradient_accumulation, jit_compile)
+        self.options = options
+        self.save_preset = save_preset
         self.checkpoint_minutes = checkpoint_minutes
-        self.seed = seed
         self.saved = _State()
+        self.checkpoints = Checkpoints(output / "checkpoint")
         self.newest = None  # the checkpoint to go on from
         self.curves = None
-        self.scorer = CaptionScorer(
-            {each["image/id"]: each["captions"] for each in self.dev_examples}
-        )
+        self.dev_scores = DevScores(data.dev)
 
     @property
     def state(self):
@@ -220,12 +102,18 @@ class TrainingRun:
         return self.state["history"]
 
     def resume(self):
-        """Read how far the run in the folder had come."""
-        self.newest = tf.train.latest_checkpoint(self.output / "checkpoint")
+        """Read how far the run in the folder had come.
+
+        Raises:
+            DamagedCheckpoint: its last checkpoint is not as it was written.
+        """
+        self.newest = self.checkpoints.newest()
+        if self.newest is None and (self.output / "history.json").is_file():
+            raise self.checkpoints.damaged("there is no checkpoint")
         if self.newest is not None:
             with self._damage_is_named():
                 checkpoint = tf.train.Checkpoint(state=self.saved)
-                checkpoint.restore(self.newest).expect_partial()
+                checkpoint.read(self.newest).expect_partial()
             state = self.state
             print(
                 f"resumed after step {state['step']} of epoch {len(self.history) + 1}"
@@ -247,27 +135,49 @@ class TrainingRun:
             stages: list of stages, see `Crossentropy`.
             optimizer: function of a stage that returns its optimizer.
         """
-        for number, stage in enumerate(stages):
-            if number < self.state["stage"]:
-                continue
-            if number > self.state["stage"]:
-                self.state.update(stage=number, epoch=0, **_new_epoch())
+        names = [stage.name for stage in stages]
+        reached = self.state["stage"]
+        first = 0 if reached is None else names.index(reached)
+        self.epochs_left = sum(stage.epochs for stage in stages[first:])
+        self.epochs_left -= self.state["epoch"]
+        for stage in stages[first:]:
+            if stage.name != self.state["stage"]:
+                self.state.update(stage=stage.name, epoch=0, **_new_epoch())
                 self.newest = None
-            if self._is_over(stage):
-                continue
-            if number and self.history:
-                # Each stage begins with the best weights of those before it; where one
-                # is resumed, those of the image network are in no checkpoint of it.
-                self._load_best_weights()
-            self.model.vision_backbone.unfreeze(stage.backbone_layers)
-            self.batches, self.read_dev = self.data(stage)
-            with self.distribution.strategy.scope():
-                self.captioner.compile(optimizer=optimizer(stage), loss=stage.loss)
-                self.model.optimizer.build(self.model.trainable_variables)
-                self._open_checkpoints()
-            step = Step(self.distribution, self.model, stage, *self.step_options)
-            while not self._is_over(stage):
-                self._run_epoch(stage, step)
+            if not self._is_over(stage):
+                self._run_stage(stage, optimizer)
+            self.epochs_left -= stage.epochs - self.state["epoch"]
+
+    def _run_stage(self, stage, optimizer):
+        if stage.name != "crossentropy" and self.history:
+            # Each stage begins with the best weights of those before it; where one is
+            # resumed, those of the image network are in no checkpoint of it.
+            self._load_best_weights()
+        self.model.vision_backbone.unfreeze(stage.backbone_layers)
+        self.batches, self.read_dev = self.data.of(stage)
+        with self.distribution.strategy.scope():
+            self.captioner.compile(optimizer=optimizer(stage), loss=stage.loss)
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._seed_dropout(stage)
+            self._open_checkpoint()
+        options = self.options
+        step = Step(
+            self.distribution,
+            self.model,
+            stage,
+            options.gradient_accumulation,
+            options.jit_compile,
+        )
+        while not self._is_over(stage):
+            self._run_epoch(stage, step)
+
+    def _seed_dropout(self, stage):
+        """Begin dropout anew: what it drew in the stage before is in no checkpoint once
+        that stage is over, and a resumed run must not depend on it."""
+        seeds = [v for v in self.model.variables if v.name == "seed_generator_state"]
+        random = np.random.default_rng([self.options.seed, *stage.name.encode()])
+        for variable in seeds:
+            variable.assign(random.integers(2**31, size=variable.shape))
 
     def _is_over(self, stage):
         rows = [row for row in self.history if row["stage"] == stage.name]
@@ -313,7 +223,7 @@ class TrainingRun:
             for index, batch in zip(
                 range(state["step"], len(plan)), distribution.batches(dataset)
             ):
-                random = np.random.default_rng([self.seed, number, index])
+                random = np.random.default_rng([self.options.seed, number, index])
                 logs = step(batch, int(random.integers(2**31)))
                 under_way.append((plan[index], logs))
                 look(STEPS_AHEAD)
@@ -347,7 +257,8 @@ class TrainingRun:
             state["weight"] += weight
             state["positions"] += len(images) * self.batches.padded_length(images)
             return
-        ids = [self.image_ids[i] for i in images % len(self.image_ids)]
+        train = self.data.train
+        ids = [train[i]["image/id"] for i in images % len(train)]
         raise TrainingError(
             f"{wrong} after step {state['step'] + 1} of epoch {len(self.history) + 1}, "
             f"with the images {', '.join(ids)}. {self._where_to_go_on()} A lower "
@@ -355,14 +266,17 @@ class TrainingRun:
         )
 
     def _where_to_go_on(self):
-        newest = tf.train.latest_checkpoint(self.output / "checkpoint")
-        if newest is None:
+        if self.checkpoints.newest() is None:
             return "There is no checkpoint yet."
-        return f"The last good checkpoint, for --resume, is {newest}."
+        return (
+            "The training can go on from its last checkpoint: captioner train --resume "
+            f"{self.output}."
+        )
 
     @contextlib.contextmanager
     def _failures_are_named(self):
-        parts, batch_size = self.step_options[0], self.batches.batch_size
+        parts = self.options.gradient_accumulation
+        batch_size = self.batches.batch_size
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
@@ -388,37 +302,51 @@ class TrainingRun:
             "loss": state["loss"] / max(state["weight"], 1e-6),
             **stage.report(state),
         }
+        scores, captions = {}, {}
         with self._averaged_weights():
-            scores = self._score_dev() if self.distribution.is_chief else {}
+            if self.distribution.is_chief:
+                scores, captions = self.dev_scores.score(self.captioner, self.read_dev)
             cider = self.distribution.from_chief(scores.get("dev_cider", 0.0))
             row.update(scores, dev_cider=cider)
             row["seconds"] = round(state["seconds"] + time.time() - started, 1)
             state["history"] = [*self.history, row]
-            if self.distribution.is_chief:
-                if self.best()["epoch"] == row["epoch"]:
-                    self._save_preset(stage)
-                presets.write_json(
-                    self.output / "history.json", {"epochs": self.history}
-                )
-                self._tell(row)
+            if self.distribution.is_chief and self.best()["epoch"] == row["epoch"]:
+                backbone = self.model.vision_backbone
+                backbone.unfreeze(0)  # as whoever loads it expects
+                self.save_preset(row)
+                backbone.unfreeze(stage.backbone_layers)
         state.update(epoch=state["epoch"] + 1, **_new_epoch())
-        # Last of all, since it is what a resumed run goes by.
+        # What a resumed run goes by: after the preset, which it expects to be there.
         self._save()
+        self.epochs_left -= 1
+        if self.distribution.is_chief:
+            self.write_history()
+            self._tell(row, captions)
 
-    def _tell(self, row):
-        shown = {k: v for k, v in row.items() if isinstance(v, float)}
+    def write_history(self):
+        """Write `history.json`, which is in the checkpoints, too."""
+        write_json(self.output / "history.json", {"epochs": self.history})
+
+    def _tell(self, row, captions):
         if self.curves is None:
             folder = self.output / "tensorboard" / "train"
             self.curves = tf.summary.create_file_writer(str(folder))
         with self.curves.as_default(step=row["epoch"] - 1):
-            for name, value in shown.items():
-                tf.summary.scalar(f"epoch_{name}", value)
+            for name, value in row.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(f"epoch_{name}", value)
         self.curves.flush()
+        left = ""
+        if self.epochs_left > 0:
+            seconds = row["seconds"] * self.epochs_left
+            left = f", about {tqdm.format_interval(seconds)} left"
         print(
-            f"epoch {row['epoch']}: {row['stage']}, "
-            + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()),
-            flush=True,
+            f"epoch {row['epoch']} ({row['stage']}): loss {row['loss']:.3f}, "
+            f"CIDEr {row['dev_cider']:.3f}, BLEU-4 {row['dev_bleu_4']:.3f}{left}"
         )
+        for image, caption in self.dev_scores.samples(captions):
+            print(f"    {printable(image)}: {printable(caption)}")
+        sys.stdout.flush()
 
     @contextlib.contextmanager
     def _averaged_weights(self):
@@ -430,93 +358,40 @@ class TrainingRun:
         for variable, value in zip(variables, kept):
             variable.assign(value)
 
-    def _score_dev(self):
-        ids, captions = [each["image/id"] for each in self.dev_examples], []
-        for start in range(0, len(ids), 64):
-            rows = np.arange(start, min(start + 64, len(ids)))
-            captions += self.captioner.caption_features(self.read_dev(rows))[0]
-        scores = self.scorer.score(dict(zip(ids, captions)))
-        written = diversity([caption.split() for caption in captions])
-        return {
-            "dev_bleu_4": float(scores["bleu_4"]),
-            "dev_cider": float(scores["cider"]),
-            "dev_distinct": written["distinct"] / len(ids),
-            "dev_length": float(written["mean_length"]),
-            "dev_bad_endings": float(written["bad_endings"]),
-            "dev_repeated_phrases": float(written["repeated_phrases"]),
-        }
-
     def best(self):
-        """The row of the epoch with the highest CIDEr, the first of equals."""
+        """The row of the best epoch."""
         return best_of(self.history)
-
-    def last_words(self):
-        """One line for the end of a run."""
-        best = self.best()
-        return (
-            f"best epoch {best['epoch']}: dev CIDEr {best['dev_cider']:.3f}, "
-            f"BLEU-4 {best['dev_bleu_4']:.3f}; preset: {self.output / 'preset'}"
-        )
-
-    def _save_preset(self, stage):
-        best, sampler = self.best(), self.captioner.sampler
-        backbone = self.model.vision_backbone
-        backbone.unfreeze(0)  # as whoever loads it expects
-        self.captioner.save_to_preset(
-            self.output / "preset",
-            recipe={**self.recipe, "best_epoch": best["epoch"]},
-            scores={
-                "split": "dev",
-                "sampler": type(sampler).__name__,
-                **sampler.get_config(),
-                **best,
-            },
-            card=self.card(self.captioner, best),
-        )
-        backbone.unfreeze(stage.backbone_layers)
 
     def _load_best_weights(self):
         self.distribution.from_chief(0.0)  # until the chief has written them
+        presets.verify_preset(self.output / "preset")
         self.model.optimizer = None  # which Keras would look for in the file, too
         self.model.load_weights(self.output / "preset" / presets.WEIGHTS_FILE)
 
-    def _open_checkpoints(self):
+    def _open_checkpoint(self):
         # The decoder, the state of dropout, and the optimizer; not a frozen backbone,
         # which never changes.
         model = self.model
         frozen = {id(v) for v in model.vision_backbone.variables if not v.trainable}
         variables = [v for v in model.variables if id(v) not in frozen]
         variables += model.optimizer.variables
-        checkpoint = tf.train.Checkpoint(
+        self.checkpoint = tf.train.Checkpoint(
             variables=[v.value for v in {id(v): v for v in variables}.values()],
             state=self.saved,
         )
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, self.output / "checkpoint", max_to_keep=1
-        )
         if self.newest is not None:
             with self._damage_is_named():
-                checkpoint.restore(self.newest).assert_consumed()
+                self.checkpoint.read(self.newest).assert_consumed()
 
     @contextlib.contextmanager
     def _damage_is_named(self):
         try:
             yield
         except (tf.errors.OpError, IndexError, AssertionError, ValueError) as error:
-            raise ValueError(
-                f"{self.output / 'checkpoint'} is damaged; the preset is whole, and "
-                "a new run can use the same --cache-dir."
-            ) from error
+            raise self.checkpoints.damaged("it cannot be read") from error
 
     def _save(self):
-        if not self.distribution.is_chief:
-            return
-        try:
-            self.manager.save(checkpoint_number=self.state["all_steps"])
-        except tf.errors.OpError as error:  # TensorFlow's form of a full disk
-            raise OSError(f"{self.output / 'checkpoint'}: {error.message}") from error
-
-
-def best_of(rows):
-    """The row with the highest CIDEr on dev, the first of equals."""
-    return max(rows, key=lambda row: row["dev_cider"])
+        if self.distribution.is_chief:
+            self.checkpoints.save(
+                self.checkpoint, len(self.history), self.state["all_steps"]
+            )

@@ -11,7 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from captioner.captioning.writers.text_sidecar import TextSidecar
 from captioner.datasets import build_scenes, load_dataset
+from captioner.images.image_files import load_image
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 
 FLICKR8K = pathlib.Path(__file__).parents[3] / "shared" / "flickr8k"
 
@@ -320,7 +323,7 @@ def test_csv_row_with_an_unquoted_comma_is_left_out(tmp_path):
 def test_csv_bad_input(tmp_path):
     make_images(tmp_path, ["a.jpg"])
     path = tmp_path / "c.csv"
-    with pytest.raises(ValueError, match="Cannot read .*No such file"):
+    with pytest.raises(ValueError, match="No such file or folder: .*c.csv"):
         load_dataset(f"csv:{path}")
     for text in ("", "a.jpg,A dog .\n", "image;width\na.jpg;640\n"):
         path.write_text(text)
@@ -356,7 +359,7 @@ def test_jsonl(tmp_path):
     make_images(tmp_path / "images", ["a.jpg", "b.jpg"])
     rows = [
         {"image": "a.jpg", "caption": "A dog .", "split": "train"},
-        {"image": "a.jpg", "captions": ["Two dogs .", None, ""]},
+        {"image": "a.jpg", "captions": ["Two dogs .", None, "\ud800", ""]},
         {"image": "b.jpg", "captions": ["A cat ."], "split": "validation"},
     ]
     path = tmp_path / "captions.jsonl"
@@ -366,6 +369,7 @@ def test_jsonl(tmp_path):
         assert ids(dataset, "dev") == ["b.jpg"]
         assert captions(dataset)["a.jpg"] == ["A dog .", "Two dogs ."]
         assert dataset.summary().left_out == (
+            ("a.jpg", "caption is not text"),
             ("a.jpg", "caption is not text"),
             ("a.jpg", "empty caption"),
         )
@@ -428,7 +432,7 @@ def test_sidecars(tmp_path):
 
 
 def test_sidecars_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="No such file or folder"):
         load_dataset(f"txt:{tmp_path / 'none'}")
     with pytest.raises(ValueError, match="no image at all"):
         load_dataset(f"txt:{tmp_path}")
@@ -438,6 +442,45 @@ def test_sidecars_bad_input(tmp_path):
     dataset = load_dataset(f"txt:{tmp_path}")
     assert all_ids(dataset) == ["a.jpg"]
     assert any("b.txt is not UTF-16" in why for _, why in dataset.summary().left_out)
+
+
+@pytest.mark.parametrize("text", ["{stem}.txt", "{stem}.caption", "{name}.txt"])
+def test_each_suffix_makes_the_round_trip_from_caption_to_dataset(tmp_path, text):
+    for suffix in PHOTO_SUFFIXES:
+        name = f"{suffix[1:]}{suffix}"
+        (tmp_path / name).touch()
+        sidecar = tmp_path / text.format(stem=suffix[1:], name=name)
+        sidecar.write_bytes(TextSidecar().content(None, None, f"of {name}"))
+    assert captions(load_dataset(tmp_path)) == {
+        f"{suffix[1:]}{suffix}": [f"of {suffix[1:]}{suffix}"]
+        for suffix in PHOTO_SUFFIXES
+    }
+
+
+def test_of_two_texts_of_a_photo_one_is_read(tmp_path):
+    make_images(tmp_path, ["a.jpg", "b.jpg"])
+    for name in ("a.txt", "a.caption", "b.jpg.caption"):
+        (tmp_path / name).write_text(f"from {name}")
+    dataset = load_dataset(tmp_path)
+    assert captions(dataset) == {
+        "a.jpg": ["from a.txt"],
+        "b.jpg": ["from b.jpg.caption"],
+    }
+    assert dataset.summary().left_out == (("a.caption", "a.txt was read"),)
+
+
+def test_folders_of_sidecars_that_are_called_as_splits_are_splits(tmp_path):
+    for folder in ("train", "val", "test2014"):
+        make_images(tmp_path, [f"{folder}/{i}.jpg" for i in range(3)])
+        for i in range(3):
+            (tmp_path / folder / f"{i}.txt").write_text(f"Photo {i} of {folder}")
+    dataset = load_dataset(tmp_path)
+    assert dataset.summary().images == {"train": 3, "dev": 3, "test": 3}
+    assert ids(dataset, "dev") == ["val/0.jpg", "val/1.jpg", "val/2.jpg"]
+    make_images(tmp_path, ["9.jpg"])  # of no split, so all are split by their ids
+    (tmp_path / "9.txt").write_text("Photo 9")
+    dataset = load_dataset(tmp_path, split_fractions=(0, 0, 1))
+    assert len(ids(dataset, "test")) == 10
 
 
 # -- rules of all of them ---------------------------------------------------
@@ -495,7 +538,7 @@ def test_split_fractions_must_add_up(tmp_path, fractions):
         ("flickr9k:there", "There is no reader 'flickr9k'"),
         ("/no/such/place", "No such file or folder: /no/such/place"),
         ("photos/none.csv", "No such file or folder"),
-        ("csv:", "does not say where"),
+        ("csv:", "Name a file or a folder after csv:"),
         ("scenes:many", "positive integer"),
         ("scenes:0", "positive integer"),
         ("scenes:-3", "positive integer"),
@@ -643,7 +686,8 @@ def test_tfds_coco_captions():
         assert dataset.summary().images["train"] == 4
         example = dataset.examples("train")[2]
         assert example["image/id"].startswith("train/")
-        assert example["image"].dtype == np.uint8 and example["image"].shape[-1] == 3
+        image = load_image(example["image"])
+        assert image.dtype == np.uint8 and image.shape[-1] == 3
         assert all(isinstance(caption, str) for caption in example["captions"])
         assert not set(ids(dataset, "train")) & set(ids(dataset, "dev"))
         with pytest.raises(ValueError, match="no images with captions.*'label'"):
@@ -694,7 +738,8 @@ def test_tfds_prepared_on_disk(tmp_path):
     assert left_out["unlabelled"] == "split that is not train, dev or test"
     (example,) = dataset.examples("dev")
     assert example["captions"] == ["Photo 3 ."]
-    image = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)
+    assert isinstance(example["image"].read(), bytes)
+    image = load_image(example["image"])
     np.testing.assert_array_equal(image, np.full((8, 9, 3), 30))
 
     TinyCaptions(

@@ -56,6 +56,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges = True
         self.etags = True
         self.cut = {}
+        self.redirects = {}
+        self.lengths = True
         self.log = []
 
     @property
@@ -66,6 +68,11 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.removeprefix("/files/")
+        if name in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[name])
+            self.end_headers()
+            return
         asked = self.headers.get("Range")
         self.server.log.append((name, asked))
         data = self.server.files.get(name)
@@ -86,7 +93,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             )
         if self.server.etags:
             self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(data) - start))
+        if self.server.lengths:
+            self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         self.wfile.write(data[start:][: self.server.cut.pop(name, None)])
 
@@ -116,6 +124,7 @@ def sources(monkeypatch):
                 archive.file_name,
                 hashlib.md5(data).hexdigest(),
                 archive.unpacks,
+                max_bytes=12_000_000,
                 max_unpacked_bytes=10_000_000,
             )
             for archive, data in ((text, text_bytes), (photos, photo_bytes))
@@ -158,7 +167,7 @@ def test_download_and_again(server, tmp_path, capfd):
 def test_a_broken_connection_is_resumed(server, tmp_path, etags):
     server.etags = etags
     server.cut["Flickr8k_Dataset.zip"] = 3_000_000
-    with pytest.raises(DownloadError, match="broke off.*Run it again"):
+    with pytest.raises(DownloadError, match="broke off.*Run the command again"):
         download("flickr8k", tmp_path, server.url)
     part = tmp_path / "Flickr8k_Dataset.zip.part"
     assert part.stat().st_size == 3_000_000
@@ -230,6 +239,40 @@ def test_network_errors_are_one_line(server, tmp_path):
         download("flickr8k", tmp_path, "file:///etc")
     with pytest.raises(ValueError, match="name='flickr30k'"):
         download("flickr30k", tmp_path)
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_no_more_is_downloaded_than_expected(server, tmp_path, lengths):
+    server.lengths = lengths
+    server.files["Flickr8k_Dataset.zip"] = bytes(13_000_000)
+    with pytest.raises(DownloadError, match="larger than the 12.0 MB .*: refused"):
+        download("flickr8k", tmp_path, server.url)
+    assert all(path.stat().st_size <= 12_000_000 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["ftp://127.0.0.1/a.zip", "file:///etc/passwd", "data:,text", "//\x1b[31m"],
+)
+def test_redirections_lead_to_http_only(server, tmp_path, target):
+    server.redirects["Flickr8k_text.zip"] = target
+    with pytest.raises(DownloadError) as error:
+        download("flickr8k", tmp_path, server.url)
+    assert "\x1b" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    assert re.search("redirect", str(error.value), re.IGNORECASE)
+
+
+def test_a_redirection_to_http_is_followed_but_not_from_https(server, tmp_path):
+    server.redirects["Flickr8k_text.zip"] = server.url + "moved.zip"
+    server.files["moved.zip"] = TEXT
+    download("flickr8k", tmp_path, server.url)
+    assert_complete(tmp_path)
+    request = module.urllib.request.Request("https://example.com/a.zip")
+    with pytest.raises(DownloadError, match="redirects to http://example.com/a.zip"):
+        module._SafeRedirects().redirect_request(
+            request, None, 302, "", {}, "http://example.com/a.zip"
+        )
 
 
 def test_full_disk_and_unwritable_folder(server, tmp_path, monkeypatch):

@@ -74,6 +74,7 @@ def test_scores_are_those_of_the_captions_against_the_split(task):
         "without_references": 0,
         "references": 200,
         "captions": "free-running, from the photo alone",
+        "task": "ImageCaptioner",
         "sampler": "BeamSampler",
         "num_beams": 3,
         "length_penalty": 0.7,

@@ -3,9 +3,12 @@
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
+import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,8 +120,10 @@ def test_any_batch_size(task, exported):
         np.testing.assert_allclose(
             output["scores"], [scores[i] for i in batch], atol=1e-4
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes is empty"):
-        caption(image_bytes=tf.constant([], tf.string))
+    output = caption(image_bytes=tf.constant([], tf.string))
+    assert {name: value.shape for name, value in output.items()} == dict.fromkeys(
+        ("captions", "scores", "errors"), (0,)
+    )
 
 
 def test_png_and_gif_too(task, exported):
@@ -127,9 +132,107 @@ def test_png_and_gif_too(task, exported):
     model = tf.saved_model.load(exported)
     output = model.caption(tf.constant([png, png]))
     assert output["captions"].numpy()[1].decode() == task.generate(image)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        model.caption(tf.constant([png, b"not a picture"]))
     assert output["captions"].dtype == tf.string
+
+
+def giant_png():
+    """A valid PNG of 210 megapixels in 25 kB."""
+    side = 14_500
+    rows = zlib.compress(bytes((side // 8 + 2) * side), 9)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def chunk(tag, body):
+    crc = struct.pack(">I", zlib.crc32(tag + body))
+    return struct.pack(">I", len(body)) + tag + body + crc
+
+
+def wordy_png():
+    """A PNG whose texts are 800 kB as they are, and inflate to 800 MB."""
+    text = zlib.compress(bytes(7_900_000), 9)
+    texts = b"".join(chunk(b"zTXt", b"key%d\0\0" % i + text) for i in range(100))
+    png = tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy()
+    return png[:33] + texts + png[33:]
+
+
+def film_gif():
+    """A GIF of 2 MB that has 150 frames of 16 megapixels each, all black."""
+    gif = cv2.imencode(".gif", np.zeros((4000, 4000, 3), "uint8"))[1].tobytes()
+    frame = gif[gif.index(b",", 13 + 3 * 256) : -1]  # after the palette
+    return gif[:-1] + frame * 150 + b";"
+
+
+BAD = {  # and what the error must say
+    b"": "empty",
+    b"not a picture": "not a JPEG, PNG, GIF, BMP or WebP file",
+    b"II*\0 a TIFF is not read here": "not a JPEG",
+    PHOTOS[0].read_bytes()[:5000]: "truncated, damaged or unsupported JPEG",
+    b"\x89PNG\r\n\x1a\n": "truncated, damaged or unsupported PNG",
+    b"BM" + bytes(99): "truncated, damaged or unsupported BMP",
+    b"RIFF\x24\0\0\0WAVEfmt " + bytes(24): "truncated, damaged or unsupported WebP",
+    giant_png(): "the picture has more than 178,956,970 pixels",
+}
+
+
+def test_a_bad_photo_costs_its_own_row_alone(exported):
+    model = tf.saved_model.load(exported)
+    good = [photo.read_bytes() for photo in PHOTOS[:3]]
+    expected = model.caption(tf.constant(good))
+    assert set(expected["errors"].numpy()) == {b""}
+    mixed = [good[0], *list(BAD)[:5], good[1], *list(BAD)[5:], good[2]]
+    output = model.caption(tf.constant(mixed))
+    rows = [mixed.index(each) for each in good]
+    for name, values in output.items():
+        np.testing.assert_array_equal(values.numpy()[rows], expected[name])
+    for file, caption, score, error in zip(
+        mixed, *(output[name].numpy() for name in ("captions", "scores", "errors"))
+    ):
+        if file in BAD:
+            assert (caption, score) == (b"", tf.float32.min)
+            assert BAD[file] in error.decode()
+    for files in ([b"none"], list(BAD)):
+        output = model.caption(tf.constant(files))
+        assert output["captions"].numpy().tolist() == [b""] * len(files)
+        assert b"" not in output["errors"].numpy()
+
+
+# Captions small files that ask for much memory, and says how much more it took.
+SERVE_BOMBS = """
+import json, resource, sys
+sys.modules["captioner"] = None
+import tensorflow as tf
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+caption = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+photo, *files = [open(path, "rb").read() for path in sys.argv[2:]]
+caption(image_bytes=tf.constant([photo]))
+peaks = [peak()]
+for file in files:
+    errors = caption(image_bytes=tf.constant([photo, file]))["errors"].numpy()
+    peaks.append(peak())
+    print(errors, peaks, file=sys.stderr)
+print(json.dumps(peaks))
+"""
+
+
+def test_small_files_do_not_take_all_memory(exported, tmp_path, request):
+    if SHIPPED in request.node.name:
+        pytest.skip("one captioner is enough")
+    files = {"giant.png": giant_png(), "wordy.png": wordy_png(), "film.gif": film_gif()}
+    for name, data in files.items():
+        assert len(data) < 3_000_000
+        (tmp_path / name).write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE_BOMBS, exported, PHOTOS[0], *files],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr
+    first, *peaks = json.loads(done.stdout)  # kilobytes
+    assert max(peaks) - first < 300_000, done.stderr
 
 
 def test_saved_model_cli_shows_and_runs_it(task, exported, tmp_path):

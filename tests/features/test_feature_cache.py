@@ -11,7 +11,11 @@ import pytest
 from captioner.backbones import VisionBackbone
 from captioner.features import feature_cache
 from captioner.features.feature_cache import FeatureCache
-from captioner.features.input_pipeline import image_reader, training_batches
+from captioner.features.input_pipeline import (
+    image_reader,
+    training_batches,
+    unreadable_images,
+)
 from captioner.images.image_converter import ImageConverter
 from captioner.images.image_files import load_image
 from captioner.images.image_views import image_views
@@ -45,7 +49,7 @@ def drawn(count, seed=0):
 def shards_of(cache):
     """The shards as they lie on the disk: name -> photos in it."""
     return {
-        path.stem: json.loads(path.read_text())
+        path.stem: json.loads(path.read_text())["photos"]
         for path in cache.folder.glob("features-*.json")
     }
 
@@ -314,24 +318,44 @@ def test_half_written_files_are_ignored(tiny_backbone, converter, tmp_path):
     np.testing.assert_array_equal(features_of(again, images), expected)
 
 
-@pytest.mark.parametrize("damage", ["half", "gone"])
+def flip(path, place):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["half", "gone", "header", "feature", "index"])
 def test_a_damaged_shard_is_computed_again(
     tiny_backbone, converter, tmp_path, damage, capsys
 ):
-    """By a full disk or a hand that tidies up."""
+    """By a full disk, a hand that tidies up, or a disk that forgets."""
     images = drawn(2)
     cache = FeatureCache(tmp_path, converter, tiny_backbone)
     cache.compute(images)
     expected = features_of(cache, images)
     (shard,) = cache.folder.glob("features-*.npy")
-    half = shard.read_bytes()[: shard.stat().st_size // 2]
-    shard.unlink()
     if damage == "half":
-        shard.write_bytes(half)
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    elif damage == "gone":
+        shard.unlink()
+    elif damage == "index":
+        flip(shard.with_suffix(".json"), 2)
+    else:
+        flip(shard, 9 if damage == "header" else -100)
     again = FeatureCache(tmp_path, converter, tiny_backbone)
     assert len(again) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{shard}: image features cannot be used and are computed")
     again.compute(images)
     np.testing.assert_array_equal(features_of(again, images), expected)
+    FeatureCache(tmp_path, converter, tiny_backbone)
+    assert not capsys.readouterr().err  # it is whole again
+
+
+def test_unreadable_images_are_found_without_features(photos, tmp_path):
+    errors = unreadable_images([photos[0], b"", tmp_path / "none.jpg", photos[1]])
+    assert {i: error.kind for i, error in errors.items()} == {1: "empty", 2: "missing"}
 
 
 def test_training_from_the_cache_equals_training_from_images(

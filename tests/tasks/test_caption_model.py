@@ -275,7 +275,8 @@ def test_attention_scores_say_where_each_word_looks(mixer, inputs, loud_weights)
     np.testing.assert_allclose(model.attention_scores(inputs), 1 / P, rtol=1e-5)
 
     with pytest.raises(ValueError, match="Received: fusion=additive"):
-        CaptionModel(V, (P, E), hidden_dim=D).attention_scores(inputs)
+        model = CaptionModel(V, (P, E), fusion="additive", hidden_dim=D)
+        model.attention_scores(inputs)
 
 
 def test_attention_equals_that_of_keras(inputs, text):

@@ -9,9 +9,10 @@ from captioner.decoders import MIXERS
 from captioner.decoders.fusion import FUSIONS
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.caption_model import CaptionModel
+from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.optimizers import adamw
-from captioner.training.training_run import Crossentropy, Step
+from captioner.training.step import Step
 
 B, P, E, V, L = 4, 9, 6, 11, 6
 PAIRS = [(mixer, fusion) for mixer in MIXERS for fusion in FUSIONS]

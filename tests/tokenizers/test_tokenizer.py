@@ -182,3 +182,17 @@ def test_detokenize_in_an_exported_graph(tokenizer, tmp_path):
         b"a dog's ball",
         b"two dogs",
     ]
+
+
+def test_words_are_counted_as_they_are_split():
+    counts = Tokenizer.count_words(["A dog's ball.", "a Café"])
+    assert counts == {"a": 2, "dog": 1, "'s": 1, "ball": 1, "café": 1}
+    assert Tokenizer.count_words([]) == {}
+    made = Tokenizer.from_counts(Tokenizer.count_words(CAPTIONS), min_count=2)
+    assert made.vocabulary == Tokenizer.from_captions(CAPTIONS, 2).vocabulary
+
+
+def test_more_words_leave_the_ids_of_the_old_ones(tokenizer):
+    more = tokenizer.with_words(["zebra", "dog", "emu"])
+    assert more.vocabulary == [*tokenizer.vocabulary, "zebra", "emu"]
+    assert round_trip(more, "a zebra runs") == "a zebra runs"

@@ -13,10 +13,11 @@ from captioner.tasks.image_captioner import ImageCaptioner
 from captioner.tasks.preprocessor import CaptionPreprocessor
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
+from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.optimizers import adamw
 from captioner.training.row_batches import RowBatches
-from captioner.training.training_run import Crossentropy, Step
+from captioner.training.step import Step
 
 N, B, K = 48, 16, 4
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from captioner.training.checkpoints import Checkpoints
 from captioner.training.distribution import Distribution
 
 SETTINGS = {
@@ -78,7 +79,8 @@ def history(output):
 
 def weights(output):
     """The variables in the last checkpoint of a run, in their order."""
-    checkpoint = tf.train.load_checkpoint(output / "checkpoint")
+    newest = Checkpoints(output / "checkpoint").newest()
+    checkpoint = tf.train.load_checkpoint(newest)
     names = [n for n in checkpoint.get_variable_to_shape_map() if "variables/" in n]
     return [checkpoint.get_tensor(name) for name in sorted(names)]
 
@@ -139,14 +141,14 @@ def test_a_lost_worker_ends_a_run_that_can_go_on(alone, cache_dir, tmp_path):
     output = tmp_path / "run"
     chief, other = start_two_workers(output, cache_dir, checkpoint_minutes=0)
     until = time.monotonic() + 300
-    while not list((output / "checkpoint").glob("ckpt-[3-9].index")):
+    while not list((output / "checkpoint").glob("ckpt-0-[3-9].index")):
         assert chief.poll() is None and time.monotonic() < until
         time.sleep(0.01)
     other.kill()
     said = chief.communicate(timeout=300)[0]
     assert chief.returncode == 1
     assert "TrainingError: Another worker is gone" in said, said
-    assert f"for --resume, is {output / 'checkpoint' / 'ckpt-'}" in said, said
+    assert f"captioner train --resume {output}" in said, said
     finish(*start_two_workers(output, cache_dir, resume=True))
     assert_same(output, alone)
 

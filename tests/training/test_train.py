@@ -1,5 +1,6 @@
 """`captioner.train`: what it writes, what it refuses, and that it can be stopped."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -16,7 +17,10 @@ import tensorflow as tf
 import captioner
 from captioner.datasets import load_dataset
 from captioner.images.image_views import augment
-from captioner.training.training_run import Step, TrainingError
+from captioner.training.checkpoints import Checkpoints
+from captioner.training.step import Step
+from captioner.training.training_options import TrainingOptions
+from captioner.training.training_run import TrainingError
 
 SETTINGS = {
     "backbone": "efficientnet_lite2",
@@ -70,9 +74,14 @@ def history(output):
     return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
+def newest(output):
+    """The path of a run's last checkpoint."""
+    return Checkpoints(output / "checkpoint").newest()
+
+
 def state(output):
     """All that the last checkpoint of a run holds: name -> array."""
-    checkpoint = tf.train.load_checkpoint(output / "checkpoint")
+    checkpoint = tf.train.load_checkpoint(newest(output))
     names = checkpoint.get_variable_to_shape_map()
     values = {name: checkpoint.get_tensor(name) for name in sorted(names)}
     return {k: v for k, v in values.items() if isinstance(v, np.ndarray)}
@@ -110,12 +119,17 @@ def test_a_run_writes_all_that_it_promises(run):
     names = {path.name for path in run.iterdir()}
     # No features: they are in `cache_dir`.
     wanted = {"preset", "recipe.json", "history.json", "checkpoint", "tensorboard"}
+    wanted |= {"run.json", ".lock"}
     assert names == wanted
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     recipe = read_json(run / "recipe.json")
     assert recipe["train"].items() >= {"dataset": "scenes:64", **SETTINGS}.items()
     assert recipe["train"]["seed"] == 0
-    assert {"output", "resume", "cache_dir"}.isdisjoint(recipe["train"])
+    names = {field.name for field in dataclasses.fields(TrainingOptions)}
+    assert recipe["train"].keys() == {"dataset", *names}
+    # What depended on other options or on the data is there as it was used.
+    used = {"fusion": "attention", "learning_rate": 0.01, "init_from": None}
+    assert recipe["train"].items() >= used.items()
     assert recipe["versions"]["keras_version"] == keras.__version__
 
 
@@ -249,6 +263,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(run, cache_dir, tmp_path, ste
     assert process.returncode == (-end if end == signal.SIGKILL else 130), said
     if end == signal.SIGINT:
         assert said.rstrip().endswith("interrupted") and "Traceback" not in said
+        assert f"continue with: captioner train --resume {output}" in said
     left = [path.stem for path in (output / "checkpoint").glob("ckpt-*.index")]
     assert max(int(name.rpartition("-")[2]) for name in left) < 40
 
@@ -272,15 +287,15 @@ def test_training_ends_when_cider_no_longer_rises(cache_dir, tmp_path):
     assert read_json(output / "preset" / "scores.json")["epoch"] == 1
 
 
-def test_resume_names_the_arguments_that_differ(run):
-    other = {**SETTINGS, "hidden_dim": 32, "epochs": 5}
+def test_resume_names_the_options_that_differ(run):
+    other = {**SETTINGS, "hidden_dim": 32, "seed": 5}
     with pytest.raises(ValueError, match="hidden_dim=16") as raised:
         captioner.train("scenes:64", run, resume=True, **other)
-    assert "epochs=3" in str(raised.value) and "batch_size" not in str(raised.value)
+    assert "seed=0" in str(raised.value) and "batch_size" not in str(raised.value)
 
 
 def test_resume_needs_a_run(tmp_path):
-    with pytest.raises(ValueError, match="no run to resume in .*nowhere"):
+    with pytest.raises(ValueError, match="no training to resume in .*nowhere"):
         captioner.train("scenes:64", tmp_path / "nowhere", resume=True, **SETTINGS)
     assert not (tmp_path / "nowhere").exists()
 
@@ -305,6 +320,7 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("fusion", "glue", "fusion=glue"),
         ("batch_size", 0, "batch_size=0"),
         ("epochs", 0, "only with init_from and fine_tune_epochs or .*epochs=0"),
+        ("recipe", "secret", "recipe=secret"),
         ("fine_tune_layers", 99, "efficientnet_lite2 has 64 layers to train.*99"),
         ("fine_tune_learning_rate", -1.0, "fine_tune_learning_rate=-1.0"),
         ("max_sequence_length", 1, "max_sequence_length=1"),
@@ -320,7 +336,7 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("mixed_precision", "float8", "mixed_precision=float8"),
         ("distribute", "horovod", "distribute=horovod"),
         ("distribute", "multiworker", "needs TF_CONFIG.*distribute=mirrored"),
-        ("distribute", "tpu", "without cider_epochs.*init_from, epochs=0"),
+        ("distribute", "tpu", "not run on a TPU.*init_from, epochs=0"),
         ("gradient_accumulation", 3, "nearest is 9.*batch_size=8"),
         ("init_from", "nowhere", "No preset 'nowhere'"),
         ("num_heads", 5, "nearest that does is 4.*num_heads=5"),
@@ -348,13 +364,14 @@ def test_an_exploding_loss_stops_the_run_and_says_where(cache_dir, tmp_path):
         )
     found = re.match(
         r"The (loss|gradient) is \S+ after step (\d) of epoch 1, with the images "
-        r"(.*)\. The last good checkpoint, for --resume, is (\S+ckpt-(\d))\. A lower",
+        r"(.*)\. The training can go on .*: captioner train --resume (\S+)\. A lower",
         str(raised.value),
     )
     assert found, raised.value
     assert len(set(re.findall(r"train-\d{6}", found[3]))) == 8
-    assert int(found[5]) == int(found[2]) - 1
-    kept = tf.train.load_checkpoint(found[4])
+    assert found[4] == str(tmp_path / "run")
+    assert newest(tmp_path / "run").endswith(f"ckpt-0-{int(found[2]) - 1}")
+    kept = tf.train.load_checkpoint(newest(tmp_path / "run"))
     names = [n for n in kept.get_variable_to_shape_map() if n.startswith("variables")]
     assert all(np.isfinite(kept.get_tensor(name)).all() for name in names)
 
@@ -372,7 +389,9 @@ def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
     more = {"epochs": 0, "init_from": run / "preset", "fine_tune_epochs": 0}
     more["cider_learning_rate"] = 0.0
     output = tmp_path / "run"
-    captioner.train("scenes:64", output, cache_dir=cache_dir, **{**SETTINGS, **more})
+    settings = {**SETTINGS, **more}
+    del settings["weights"]  # the preset's own
+    captioner.train("scenes:64", output, cache_dir=cache_dir, **settings)
     (row,) = history(output)
     assert row["stage"] == "cider"
     # A rate of 0 leaves the weights as they were.
@@ -382,6 +401,7 @@ def test_cider_optimisation_can_go_on_from_a_preset(run, cache_dir, tmp_path):
 
 def test_larger_photos_can_go_on_from_a_preset(run, cache_dir, tmp_path):
     settings = {**PLAIN, "init_from": run / "preset", "image_size": 96, "epochs": 1}
+    del settings["weights"]  # the preset's own
     preset = captioner.train(
         "scenes:64", tmp_path / "run", cache_dir=cache_dir, **settings
     )
@@ -396,6 +416,7 @@ def test_fine_tuning_moves_the_last_layers_and_nothing_before_them(
 ):
     output = tmp_path / "run"
     settings = {**PLAIN, "epochs": 0, "init_from": run / "preset"}
+    del settings["weights"]  # the preset's own
     settings |= {"fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3}
     preset = captioner.train("scenes:64", output, cache_dir=cache_dir, **settings)
     rows = history(output)
@@ -514,3 +535,25 @@ def test_an_epoch_of_a_mix_sees_the_images_of_a_part_as_often_as_its_weight(tmp_
         captioner.train(
             "mix:scenes:3*2+scenes:5", tmp_path / "run", **{**PLAIN, "batch_size": 12}
         )
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        (
+            ["{}.jpg,一个女孩在草地上跳舞,train"],
+            "20 of 20 captions are written without sp",
+        ),
+        (["{}.jpg,a dog runs,train"], "no dev split, .* --dev-fraction 0.1 takes"),
+    ],
+)
+def test_a_dataset_that_cannot_make_a_captioner_is_refused(tmp_path, rows, message):
+    lines = ["image,caption,split"]
+    for number in range(20):
+        (tmp_path / f"{number}.jpg").touch()
+        lines += [row.format(number) for row in rows]
+    path = tmp_path / "c.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        captioner.train(path, tmp_path / "run", **PLAIN)
+    assert not (tmp_path / "run").exists()

@@ -1,10 +1,10 @@
-"""The forms in which captions are written: one file of all, or a file a photo.
+"""The forms in which captions are written: one file for all photos, or one per photo.
 
-`TABLES` are the files of a whole run, by their suffix. Each is a function of the path
-to write, an iterable of `CaptionResult` in order, and a `RunInfo`. What it writes does
-not depend on when it is written.
+`TABLES` are the files of a whole run, by their suffix. Each is a function of a binary
+file to write to, an iterable of `CaptionResult` in order, and a `RunInfo`. What it
+writes does not depend on when it is written.
 
-`TextSidecar`, `XmpSidecar` and `EmbeddedCopy` are those of single photos.
+`TextSidecar`, `XmpSidecar` and `EmbeddedCopy` write the files of single photos.
 """
 
 from captioner.captioning.writers.coco import write_coco

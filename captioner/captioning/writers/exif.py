@@ -9,6 +9,7 @@ directories at most, do not recurse, and read only what lies within the block.
 import contextlib
 import struct
 
+from captioner.captioning.writers.camera_texts import is_camera_text
 from captioner.captioning.writers.existing import plain
 
 MAX_VALUE_BYTES = 2**22
@@ -48,13 +49,14 @@ class ExifBlock:
     def _directory(self, at):
         """dict of tag to (position of the entry, position of the value, its size)."""
         (count,) = self.unpack("H", at)
-        end, entries = at + 2 + 12 * count, {}
-        self.unpack("H", end - 2)  # all of it is there
-        for entry in range(at + 2, end, 12):
-            tag, kind, number = self.unpack("HHI", entry)
+        table, entries = self.data[at + 2 : at + 2 + 12 * count], {}
+        if len(table) < 12 * count:
+            raise ValueError("the EXIF data is damaged")
+        fields = struct.iter_unpack(self.order + "HHII", table)
+        for entry, (tag, kind, number, value) in zip(range(at + 2, 2**33, 12), fields):
             size = number * _SIZES.get(kind, 0)
-            (value,) = self.unpack("I", entry + 8) if size > 4 else (entry + 8,)
-            entries.setdefault(tag, (entry, value, size))
+            # A short value is in the entry itself.
+            entries.setdefault(tag, (entry, value if size > 4 else entry + 8, size))
         return entries
 
     def value(self, entry):
@@ -88,8 +90,10 @@ class ExifBlock:
         code, value = value[:8], value[8:]
         if code != b"UNICODE\0":
             return _from_ascii(value)
-        order = "be" if self.order == ">" else "le"
-        return value.decode(f"utf-16-{order}", "replace").split("\0")[0]
+        orders = ("be", "le") if self.order == ">" else ("le", "be")
+        texts = [value.decode(f"utf-16-{order}", "replace") for order in orders]
+        # Some programs always write the same order; the wrong one gives rare letters.
+        return max(texts, key=lambda t: sum(c < "\u0250" for c in t)).split("\0")[0]
 
 
 def read_exif_texts(data):
@@ -110,7 +114,7 @@ def read_exif_texts(data):
 
 def write_exif_text(text, data=None):
     """An EXIF block with this caption as ImageDescription, and as XPComment and
-    UserComment where it has such; all else stays where it is.
+    UserComment where it has a caption there; all else stays where it is.
 
     Args:
         text: str.
@@ -124,7 +128,11 @@ def write_exif_text(text, data=None):
     """
     text = plain(text)
     block = ExifBlock(data or _EMPTY)
-    found = block.texts()
+    found = {
+        tag: entry
+        for tag, (entry, old) in block.texts().items()
+        if not is_camera_text(old)
+    }
     changed = bytearray(block.data)
     description = text.encode() + b"\0"
     if IMAGE_DESCRIPTION not in block.entries:
@@ -134,20 +142,25 @@ def write_exif_text(text, data=None):
     _set(changed, block, entry, _ASCII, description)
     if XP_COMMENT in found:
         value = (text + "\0").encode("utf-16-le")
-        _set(changed, block, found[XP_COMMENT][0], _BYTE, value)
+        _set(changed, block, found[XP_COMMENT], _BYTE, value)
     if USER_COMMENT in found:
         if text.isascii():
             value = b"ASCII\0\0\0" + text.encode()
         else:
             order = "be" if block.order == ">" else "le"
             value = b"UNICODE\0" + text.encode(f"utf-16-{order}")
-        _set(changed, block, found[USER_COMMENT][0], _UNDEFINED, value)
-    return bytes(changed)
+        _set(changed, block, found[USER_COMMENT], _UNDEFINED, value)
+    changed = bytes(changed)
+    if text.strip() and read_exif_texts(changed)[:1] != [text.rstrip()]:
+        raise ValueError("the EXIF data is damaged")  # its parts overlap
+    return changed
 
 
 def _add_entry(changed, block):
     """Move the first directory to the end, with an empty ImageDescription in it."""
     (count,) = block.unpack("H", block.first)
+    if count == 0xFFFF:
+        raise ValueError("the EXIF data is damaged")
     start, end = block.first + 2, block.first + 2 + 12 * count
     entries = [changed[at : at + 12] for at in range(start, end, 12)]
     entries.append(struct.pack(block.order + "HHI4x", IMAGE_DESCRIPTION, _ASCII, 1))

@@ -5,8 +5,8 @@ import re
 EXISTING = ("skip", "overwrite", "append", "prepend")
 
 # XML 1.0 cannot hold these, not even escaped. A terminal acts on some of them, and
-# surrogates are no valid Unicode.
-_NOT_PLAIN = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+# surrogates are no valid Unicode. A byte order mark is none of a caption's letters.
+_NOT_PLAIN = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def plain(text):

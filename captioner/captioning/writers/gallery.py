@@ -2,20 +2,21 @@
 
 import pathlib
 
+from captioner.files import as_text
 from captioner.images.thumbnail import JpegUri
 from captioner.pages.page import write_page
 
 _TEMPLATE = pathlib.Path(__file__).with_name("gallery.html")
 
 
-def write_gallery(path, results, info):
+def write_gallery(file, results, info):
     """One HTML file: small photos, captions, scores, a search box, and an order with
     the least likely captions first. It opens offline; nothing is loaded from anywhere.
     """
     # replace: a file name need not be valid text.
-    with open(path, "w", encoding="utf-8", errors="replace") as file:
+    with as_text(file, errors="replace") as text:
         write_page(
-            file,
+            text,
             _TEMPLATE,
             title="Captions",
             presets=", ".join(each["name"] for each in info.settings["preset"]),
@@ -30,5 +31,6 @@ def _card(result, thumbnail):
         "caption": result.caption,
         "others": result.captions[1:],
         "score": result.score,
+        "confidence": result.confidence,
         "photo": JpegUri(thumbnail) if thumbnail else None,
     }

@@ -2,11 +2,12 @@
 
 import itertools
 
-ROWS = 10_000  # in memory at a time
+ROWS_AT_ONCE = 10_000  # in memory
 
 
-def write_parquet(path, results, info):
-    """Columns path, caption, score, error, kind, and the lists captions and scores.
+def write_parquet(file, results, info):
+    """Columns path, caption, score, error, kind, confidence, and the lists captions and
+    scores.
 
     Raises:
         ValueError: pyarrow is not installed.
@@ -20,13 +21,14 @@ def write_parquet(path, results, info):
             ("score", number),
             ("error", text),
             ("kind", text),
+            ("confidence", number),
             ("captions", pyarrow.list_(text)),
             ("scores", pyarrow.list_(number)),
         ]
     )
     results = iter(results)
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        while rows := list(itertools.islice(results, ROWS)):
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while rows := list(itertools.islice(results, ROWS_AT_ONCE)):
             columns = {
                 name: [_plain(getattr(row, name)) for row in rows]
                 for name in schema.names
@@ -35,7 +37,7 @@ def write_parquet(path, results, info):
 
 
 def import_pyarrow():
-    """pyarrow, or one line that says how to get it."""
+    """Import pyarrow; one line says how to install it where it is missing."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -46,7 +48,7 @@ def import_pyarrow():
 
 
 def _plain(value):
-    # Parquet's text is valid Unicode; a file name that is not keeps its bytes' names.
+    # Text in Parquet is valid Unicode; other bytes of a file name become escapes.
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import stat
 
 from captioner.captioning.writers.camera_texts import is_camera_text
@@ -20,18 +21,31 @@ from captioner.captioning.writers.iptc import (
     write_resources,
 )
 from captioner.captioning.writers.xmp import read_description, write_description
+from captioner.captioning.writers.xmp_sidecar import read_xmp_sidecar, xmp_paths
 
 
-def caption_in_photo(photo):
-    """The caption that a photo brings with it, or None.
+def caption_of(photo, own_files=()):
+    """The caption that a photo has before it is captioned: in an XMP file beside it, or
+    in its own metadata.
 
     Args:
-        photo: `Photo`. Of one that cannot be read, or whose metadata is damaged, the
-            parts before the damage count.
+        photo: `Photo`.
+        own_files: paths of files that do not count.
 
     Returns:
-        str, or None where there is no caption or only a camera's default text.
+        str, or None where there is no caption or only a camera's default text. Of a
+        photo that cannot be read, or whose metadata is damaged, the parts before the
+        damage count.
+
+    Raises:
+        ValueError: an XMP file beside it cannot be read.
     """
+    if photo.member is None:
+        own_files = set(map(os.path.abspath, own_files))
+        for path in xmp_paths(pathlib.Path(photo.path)):
+            if os.path.abspath(path) not in own_files:
+                if text := read_xmp_sidecar(path):
+                    return text
     try:
         if photo.member is None:
             return caption_in_file(photo.path)

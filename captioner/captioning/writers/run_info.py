@@ -1,4 +1,4 @@
-"""What a writer may want to know beside the results."""
+"""What is known of a run beside its results."""
 
 import dataclasses
 import typing
@@ -6,15 +6,18 @@ import typing
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-    """About a run.
+    """What the writers of a run's outputs need to know of it.
 
     Attributes:
-        num_captions: int, captions asked for of each photo.
-        settings: dict of all that decides what is written; "preset" is a list of dicts
-            with a "name", of each that writes.
+        num_captions: int, captions per photo.
+        settings: dict of all that decides the captions; "preset" is a list of dicts
+            with a "name", of each preset that writes.
         thumbnail: function of a photo's name that returns a small JPEG, or None.
+        protect_spreadsheets: bool, whether CSV cells are protected, see
+            `spreadsheets.protect`.
     """
 
     num_captions: int
     settings: dict
     thumbnail: typing.Callable[[str], bytes | None]
+    protect_spreadsheets: bool = True

@@ -5,6 +5,7 @@ or a link to somebody's private file. The process that reads sidecars is the one
 runs everything else, so it looks before it reads.
 """
 
+import errno
 import os
 import stat
 
@@ -45,6 +46,8 @@ def read_sidecar(path):
             raise ValueError(f"{path.name} is a link to nothing") from None
         return None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a suffix is added to the longest name
+            return None
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
     if len(data) > MAX_SIDECAR_BYTES:
         raise ValueError(f"{path.name} is larger than {MAX_SIDECAR_BYTES:,} bytes")

@@ -69,4 +69,5 @@ def decoded(data, name):
         raise ValueError(f"{name} is {reason}; save it as UTF-8") from error
     if "\0" in text:
         raise ValueError(f"{name} is not UTF-8 text; save it as UTF-8")
-    return plain(text).rstrip("\n") if text.strip() else None
+    text = plain(text).rstrip("\n")
+    return text if text.strip() else None
