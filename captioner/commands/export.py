@@ -3,7 +3,7 @@
 import click
 
 from captioner.commands.sampler_flags import chosen, sampler_flags
-from captioner.terminal import EXIT_CODES, import_tensorflow
+from captioner.terminal import EXIT_CODES, import_tensorflow, printable
 
 
 @click.command("export", epilog=EXIT_CODES)
@@ -24,4 +24,4 @@ def export_command(preset, output, overwrite, **sampler_options):
 
     preset, sampler = chosen(preset, sampler_options)
     path = export(preset, output, sampler, overwrite)
-    click.echo(path)
+    click.echo(printable(str(path)))

@@ -23,7 +23,7 @@ from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
 from captioner.metrics.rightness import least_right_score
 from captioner.tasks.image_captioner import ImageCaptioner
-from captioner.terminal import printable
+from captioner.terminal import printable, printable_lines
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
 from captioner.training.confidence_fitting import fit_confidence
@@ -117,7 +117,7 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
     # What may be refused comes before the first photo and the first file.
     data, name = _load(dataset, folder)
     summary = data.summary()
-    print(summary, flush=True)
+    print(printable_lines(summary), flush=True)
     _check_spaces(summary)
     train_examples, dev_examples = _splits(data)
     # A mix may repeat images in an epoch, but their captions count once.
@@ -142,7 +142,7 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
         options.min_count,
     )
     report.check()
-    print(report, flush=True)
+    print(printable_lines(report), flush=True)
 
     chief = distribution.is_chief
     if not how.resume and chief:
