@@ -72,7 +72,8 @@ def test_commands_take_what_the_pages_show(repository):
 
 
 @pytest.mark.parametrize(
-    "line", ["caption photos/ --no-such-flag", "captoin photos/", "train --epochs x a b"]
+    "line",
+    ["caption photos/ --no-such-flag", "captoin photos/", "train --epochs x a b"],
 )
 def test_a_wrong_example_is_found(line):
     with pytest.raises(click.ClickException):

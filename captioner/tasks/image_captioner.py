@@ -282,6 +282,7 @@ class ImageCaptioner(Task):
 
         Args:
             data: one of
+
                 - a dataset of `load_dataset`: its train split, in another order in
                   every epoch, and its dev split as validation data if none is given;
                 - a list of its examples, as `dataset.examples("train")`;
