@@ -3,10 +3,14 @@
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
 import unicodedata
+
+# Bytes, most of which it reserves and does not use.
+TENSORFLOW_ADDRESS_SPACE = 4_000_000 * 1024
 
 EXIT_CODES = """
 \b
@@ -124,9 +128,20 @@ def import_tensorflow():
     """Import TensorFlow without the notes about GPUs that it writes."""
     if "tensorflow" in sys.modules:
         return
+    _check_memory_limit()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with muted_stderr():
         import tensorflow  # noqa: F401
+
+
+def _check_memory_limit():
+    """Refuse a limit under which TensorFlow would end the process without a word."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_ADDRESS_SPACE:
+        raise ValueError(
+            f"The limit of memory, `ulimit -v {limit // 1024}`, is too low: TensorFlow "
+            f"needs {TENSORFLOW_ADDRESS_SPACE // 1024}."
+        )
 
 
 @contextlib.contextmanager

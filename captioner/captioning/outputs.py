@@ -23,7 +23,14 @@ def result_of(entry, style):
     texts = tuple(text for text, _ in captions_of(entry, style))
     scores = tuple(score for _, score in entry.payload["captions"])
     return CaptionResult(
-        entry.name, texts[0], scores[0], None, entry.kind, texts, scores
+        entry.name,
+        texts[0],
+        scores[0],
+        None,
+        entry.kind,
+        texts,
+        scores,
+        entry.payload.get("confidence"),
     )
 
 

@@ -16,6 +16,8 @@ class CaptionResult:
             that existed before the run; or None.
         captions: tuple of str, all captions, the best first.
         scores: tuple of float, the scores of `captions`.
+        confidence: float, how likely the caption is right, 0 to 1; None where the
+            captioner does not know.
     """
 
     path: str
@@ -25,3 +27,4 @@ class CaptionResult:
     kind: str | None = None
     captions: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
+    confidence: float | None = None

@@ -274,8 +274,8 @@ class CaptionRun:
             return entry
         self.files.clean_up(photo)
         try:
-            for path, data, replace in self.files.contents(photo, entry, which):
-                self.files.write(path, data, replace)
+            for path, make, replace in self.files.contents(photo, entry, which):
+                self.files.write(path, make, replace)
         except (ValueError, OSError) as error:
             return _failed(photo, _not_written(photo, error), self.journal.run, entry)
         return entry._replace(written=True)
@@ -289,10 +289,9 @@ class CaptionRun:
             if isinstance(outcome, ImageError):
                 entries[name] = _failed(photo, outcome, run, pending.old)
                 continue
-            captions = outcome.captions
-            if captions is None:  # the content is the known one
-                captions = pending.old.payload["captions"]
-            payload = {"captions": captions}
+            payload = {"captions": outcome.captions, "confidence": outcome.confidence}
+            if outcome.captions is None:  # the content is the known one
+                payload = {key: pending.old.payload.get(key) for key in payload}
             entry = Entry(name, photo.stamp, outcome.digest, payload, run=run)
             if outcome.thumbnail:
                 thumbnails.append((name, outcome.thumbnail))
@@ -313,10 +312,11 @@ class CaptionRun:
         photos = {pending.photo.name: pending.photo for pending in batch}
         for name, files in contents.items():
             try:
-                for path, data, replace in files:
-                    self.files.write(path, data, replace)
+                for path, make, replace in files:
+                    self.files.write(path, make, replace)
                 entry = entries[name]._replace(written=True)
-            except ImageError as error:
+            except (ValueError, OSError) as error:
+                error = _not_written(photos[name], error)
                 entry = _failed(photos[name], error, run, entries[name])
             if entry != entries[name]:
                 entries[name] = entry

@@ -8,16 +8,9 @@ from captioner.terminal import EXIT_CODES, printable, printable_lines
 
 @click.group("datasets")
 def datasets_group():
-    """Show a dataset, or download one."""
+    """Show a dataset, or download one.
 
-
-@datasets_group.command("show", epilog=EXIT_CODES)
-@click.argument("dataset")
-@dataset_flags
-def datasets_show(dataset):
-    """Show the splits, images and captions of DATASET, and what was left out.
-
-    DATASET is a path, or the name of a reader and a path. Nothing is downloaded.
+    Commands take a DATASET as a path, or as the name of a reader and a path:
 
     \b
     scenes                     drawn scenes, to try things out
@@ -31,6 +24,18 @@ def datasets_show(dataset):
     label_studio:FILE          the JSON export of Label Studio
     tfds:NAME                  TensorFlow Datasets
     mix:SPEC*2+SPEC            several datasets; an epoch sees the first one twice
+
+    Options may stand at the end: "FILE?image_dir=DIR&dev_fraction=0.1".
+    """
+
+
+@datasets_group.command("show", epilog=EXIT_CODES)
+@click.argument("dataset")
+@dataset_flags
+def datasets_show(dataset):
+    """Show the splits, images and captions of DATASET, and what was left out.
+
+    Nothing is downloaded. `captioner datasets --help` lists the kinds of datasets.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ import os
 import click
 
 from captioner.commands.dataset_flags import dataset_flags
-from captioner.commands.sampler_flags import chosen, sampler_flags
+from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
 from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, say
 
 
@@ -82,7 +82,7 @@ def evaluate_command(
             f"{preset} holds captions that are written; to choose how a preset writes, "
             f"name it first. Received: {flags}"
         )
-    preset, sampler = chosen(preset, sampler_options)
+    preset, sampler = preset_and_sampler(preset, sampler_options)
     evaluation = evaluate(
         preset,
         dataset,

@@ -7,7 +7,7 @@ from captioner.terminal import one_line, printable, say
 
 @click.command("presets")
 def presets_command():
-    """List the presets that can be named."""
+    """List the presets that --preset can name, with their class and folder."""
     from captioner import presets
 
     for folder in presets.list_presets():

@@ -370,6 +370,8 @@ def _write_predictions(output, prefix, predictions, references):
         of, score = {"image_id": number(image_id)}, {}
         if image_id in predictions.scores:
             score = {"score": predictions.scores[image_id]}
+        if image_id in predictions.confidences:
+            score["confidence"] = predictions.confidences[image_id]
         rows.append({**of, "caption": texts[0], **score})
         n_best.append({**of, "captions": texts, **score})
     presets.write_json(output / f"{prefix}{PREDICTIONS_FILE}", rows)

@@ -82,7 +82,7 @@ class FeatureCache:
             self._open_shard(index_file)
 
     def __len__(self):
-        """How many photos have their features here."""
+        """The number of photos whose features are here."""
         return len(self._row_of)
 
     def renewed(self):
@@ -157,7 +157,7 @@ class FeatureCache:
         return errors
 
     def reader(self, images, views=(View(),)):
-        """What `training_batches` needs to train from the cache.
+        """The images for `training_batches` and `RowBatches`, read from the cache.
 
         Args:
             images: photos that `compute` has seen.
