@@ -40,6 +40,13 @@ _SCHEMA = {
     "listing": "CREATE TABLE listing (position INTEGER PRIMARY KEY, name BLOB, "
     "relative BLOB)",
 }
+# The types of their columns, which SQLite does not enforce.
+_MAYBE_TEXT = str | None
+_TYPES = {
+    "state": (str, str),
+    "photos": (bytes, str, bytes | None, *[_MAYBE_TEXT] * 3, int, int),
+    "thumbnails": (bytes, bytes),
+}
 
 
 class Entry(typing.NamedTuple):
@@ -292,6 +299,8 @@ class Journal:
                 *row, _ = self._database.execute(
                     f"SELECT * FROM {table} WHERE name = ?", (name,)
                 ).fetchone()
+                if not all(map(isinstance, row, _TYPES[table])):
+                    raise self._damaged(f"a row of {table}")
                 self._insert(table, row)
 
     # Values of the run --------------------------------------------------------------

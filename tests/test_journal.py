@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from captioner import journal as module
 from captioner.images.photo import Photo
@@ -174,6 +175,52 @@ def test_a_changed_row_is_noticed(tmp_path, change):
     with pytest.raises(ValueError, match="was not made by you|is damaged .a row of"):
         with contextlib.closing(Journal(tmp_path)) as journal:
             contents(journal)
+
+
+damages = strategies.lists(
+    strategies.tuples(
+        strategies.sampled_from(["cut", "insert", "replace"]),
+        strategies.floats(0, 1),
+        strategies.binary(min_size=1, max_size=40),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def check_damaged_journals(folder, examples):
+    good = make(folder).read_bytes()
+
+    @settings(max_examples=examples, deadline=None, database=None)
+    @given(damages, strategies.booleans())
+    def check(damages, trusted):
+        data = good
+        for how, place, some in damages:
+            at = int(place * len(data))
+            end = {"cut": len(data), "insert": at, "replace": at + len(some)}[how]
+            data = data[:at] + some + data[end:]
+        (folder / "journal.sqlite").write_bytes(data)
+        for suffix in ("-wal", "-journal"):
+            (folder / f"journal.sqlite{suffix}").unlink(missing_ok=True)
+        try:
+            with contextlib.closing(Journal(folder, trusted)) as journal:
+                found = [entry for _, _, entry in journal.listed()]
+                found += filter(None, (journal.find(each.name) for each in ENTRIES))
+        except ValueError as error:
+            assert "\n" not in str(error)
+        else:
+            assert trusted or all(entry in ENTRIES for entry in found)
+
+    check()
+
+
+def test_damaged_journals_are_refused_or_harmless(tmp_path):
+    check_damaged_journals(tmp_path, 60)
+
+
+@pytest.mark.slow
+def test_very_many_damaged_journals_are_refused_or_harmless(tmp_path):
+    check_damaged_journals(tmp_path, 5_000)
 
 
 def test_a_row_of_another_journal_is_noticed(tmp_path):
