@@ -433,6 +433,7 @@ class ImageCaptioner(Task):
         """
         if isinstance(preset, cls):
             return preset if sampler is None else preset.replaced(sampler)
+        refuse_if_forked()
         folder = presets.find_preset(preset)
         presets.verify_preset(folder)
         config = presets.read_json(folder, presets.CONFIG_FILE)

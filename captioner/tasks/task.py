@@ -17,6 +17,8 @@ The data flows like this, on this machine or on many:
 
 import abc
 
+from captioner.tasks.forked import refuse_if_forked
+
 # What a task may be able to do, by name, and what it has then.
 ABILITIES = {
     "scores": "scores",  # `score` of each result
@@ -187,6 +189,7 @@ class Task(abc.ABC):
         """
         from captioner.tasks.image_inputs import in_batches, to_pixels
 
+        refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
 
