@@ -235,10 +235,12 @@ def test_ray_gives_the_same_outputs_and_a_lost_worker_costs_nothing(
         return [path.read_bytes() for path in outputs]
 
     expected = run("local")
+    # So that the processes find `trap` and this package.
+    places = [str(Path(__file__).parents[1]), str(Path(captioner.__file__).parents[1])]
     ray.init(
         num_cpus=2,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(places)}},
     )
     flag = tmp_path / "lost"
     kill = f"""
