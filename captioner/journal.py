@@ -49,7 +49,8 @@ class Entry(typing.NamedTuple):
         name: str, of the photo.
         stamp: str, as of the `Photo` that was looked at.
         digest: bytes, of its content, or None.
-        payload: what was made of the photo, any JSON value; None where that failed.
+        payload: what was made of the photo, any JSON value, or None; where the photo
+            failed later, it is still that of before.
         kind: str, the kind of its error, or None; "kept" where the payload was not made
             but found.
         reason: str, the reason of its error, or None.
@@ -65,6 +66,11 @@ class Entry(typing.NamedTuple):
     reason: str | None = None
     written: bool = True
     run: int = 0
+
+    @property
+    def failed(self):
+        """Whether the entry is an error."""
+        return self.kind not in (None, "kept")
 
 
 class Journal:
@@ -111,9 +117,9 @@ class Journal:
             key, missing = user_key()
             if missing and not read_only:
                 self.note = (
-                    f"no key can be kept in {missing}. To continue this run later, "
-                    "trust its run folder. To avoid this, set XDG_STATE_HOME to a "
-                    "folder that you can write to."
+                    f"no key can be kept in {missing}. To continue this run later, use "
+                    "--trust-run-folder, or set XDG_STATE_HOME to a folder that you "
+                    "can write to and begin anew."
                 )
             can_write = os.access(self.folder, os.W_OK)
             if not (can_write or read_only):
@@ -159,39 +165,15 @@ class Journal:
         execute("PRAGMA locking_mode=EXCLUSIVE")
         execute("BEGIN EXCLUSIVE" if is_locked else "BEGIN")
         version = self._version()
+        identity, is_ours = self._identify(version, key, trusted)
+        self._key = _code(key, "journal", identity, size=KEY_BYTES)
         if version == 0:
             self.is_new = bool(self.folder) and not read_only
             for statement in _SCHEMA.values():
                 execute(statement)
-            identity = secrets.token_hex(16)
         elif version == 1:
-            if not trusted:
-                raise ValueError(
-                    f"{self.path} was written by captioner 0.1.0. To use it, trust "
-                    "the run folder; to begin anew, remove it."
-                )
-            self._check_pages()
-            identity = secrets.token_hex(16)
-        else:
-            row = execute(
-                "SELECT value, code FROM state WHERE name = 'identity' "
-                "AND length(value) < 100 AND length(code) < 100"
-            ).fetchone()
-            identity, code = row or ("", b"")
-            code = code if isinstance(code, bytes) else b""
-            is_ours = hmac.compare_digest(_code(key, identity), code)
-            if not is_ours and not trusted:
-                raise ValueError(
-                    f"{self.path} was not made by you on this computer, or its key is "
-                    "lost. To use it, trust the run folder; to begin anew, remove it."
-                )
-            self._check_pages()
-            if not is_ours:
-                identity = secrets.token_hex(16)
-        self._key = _code(key, "journal", identity, size=KEY_BYTES)
-        if version == 1:
             self._migrate()
-        if version == 0 or not is_ours:
+        if not is_ours:
             self._sign_all()
             execute(
                 "INSERT OR REPLACE INTO state VALUES ('identity', ?, ?)",
@@ -206,6 +188,32 @@ class Journal:
         self.old_tokens = [
             token for token in self.get("tokens", []) if _is_token(token)
         ]
+
+    def _identify(self, version, key, trusted):
+        """(identity, is_ours): a random name for the journal, on which its codes depend
+        too; and whether the key says that this user gave it."""
+        identity, code = None, b""
+        if version == SCHEMA_VERSION:
+            row = self._database.execute(
+                "SELECT value, code FROM state WHERE name = 'identity' "
+                "AND length(value) < 100 AND length(code) < 100"
+            ).fetchone()
+            identity, code = row or (None, b"")
+        code = code if isinstance(code, bytes) else b""
+        is_ours = hmac.compare_digest(_code(key, identity), code)
+        if version and not is_ours and not trusted:
+            by = (
+                "was written by captioner 0.1.0"
+                if version == 1
+                else "was not made by you on this computer, or its key is lost"
+            )
+            raise ValueError(
+                f"{self.path} {by}. If you trust it, use --trust-run-folder; to begin "
+                f"anew, remove {self.folder}."
+            )
+        if version:
+            self._check_pages()
+        return identity if is_ours else secrets.token_hex(16), is_ours
 
     def _version(self):
         """The version of the schema, 0 where there is none yet."""

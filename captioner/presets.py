@@ -129,17 +129,33 @@ def read_json(preset, file_name):
     """
     path = pathlib.Path(preset) / file_name
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise ValueError("not a file")
-        if status.st_size > MAX_JSON_BYTES:
-            raise ValueError(f"{status.st_size:,} bytes, more than {MAX_JSON_BYTES:,}")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_bytes(preset, file_name, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, PresetError):
+            raise
         raise PresetError(f"{path}: cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise PresetError(f"{path}: holds a {type(value).__name__}, not a dict")
     return value
+
+
+def read_bytes(preset, file_name, most):
+    """The bytes of one of a preset's files.
+
+    Raises:
+        PresetError: the file is missing, is no plain file, or has more than `most`
+            bytes.
+    """
+    path = pathlib.Path(preset) / file_name
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ValueError("not a file")
+        if status.st_size > most:
+            raise ValueError(f"{status.st_size:,} bytes, more than {most:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PresetError(f"{path}: cannot be read ({error})") from error
 
 
 def verify_preset(preset):

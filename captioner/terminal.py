@@ -86,16 +86,21 @@ def printable(text):
     )
 
 
+def printable_lines(text):
+    """As `printable`, for a text of several lines, such as a table."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
 def _is_space(character):
     return unicodedata.category(character) == "Zs"
 
 
 def say(text):
-    """Write a line to standard error. Nobody may read it any more, as behind a closed
-    pipe, and that is no reason to stop the work."""
+    """Write to standard error, what others wrote made `printable`. Nobody may read it
+    any more, as behind a closed pipe, and that is no reason to stop the work."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def is_terminal():

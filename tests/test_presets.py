@@ -638,7 +638,7 @@ def fuzz(preset, count):
             try:
                 for key in place[:-1]:
                     inner = inner[key]
-                inner[place[-1]] = value
+                inner[place[-1]] = copy.deepcopy(value)
             except (KeyError, IndexError, TypeError):
                 pass  # what the change before it has replaced
         presets.write_json(preset / "config.json", odd)

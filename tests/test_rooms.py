@@ -47,8 +47,7 @@ VERBS = {"training", "evaluating", "captioning", "exporting"}  # know no other v
 # These know nothing of models; of the rooms above them they use the ground, and what a
 # photo is.
 INDEPENDENT = {"datasets", "metrics"}
-GROUND = {"files", "processes", "spreadsheets", "terminal", "progress", "presets"}
-GROUND |= {"journal", "images"}
+GROUND = set(ROOMS[: ROOMS.index("images") + 1])
 # `import captioner` and `captioner --help` answer before TensorFlow could be loaded.
 HEAVY = {"cv2", "keras", "tensorflow", "tensorflow_datasets"}
 LIGHT = {  # file or folder: what it does not load when it is itself imported

@@ -27,10 +27,12 @@ class Captioned:
             same as before.
         digest: bytes, of the file's content.
         thumbnail: bytes of a small JPEG, or None.
+        confidence: float, how likely the first caption is right, 0 to 1, or None.
     """
 
-    def __init__(self, captions, digest, thumbnail):
+    def __init__(self, captions, digest, thumbnail, confidence=None):
         self.captions, self.digest, self.thumbnail = captions, digest, thumbnail
+        self.confidence = confidence
 
 
 class BatchCaptioner:
@@ -68,7 +70,7 @@ class BatchCaptioner:
 
     def __call__(self, images):
         """Converted photos, a list of float32 (H, W, 3) -> for each a list of
-        [text, score], or an `ImageError` of the kind "failed"."""
+        [text, score] and the confidence, or an `ImageError` of the kind "failed"."""
         step = min(len(images), self._largest or len(images))
         results = []
         for start in range(0, len(images), step or 1):
@@ -87,12 +89,19 @@ class BatchCaptioner:
             half = (len(images) + 1) // 2
             return self._run(images[:half]) + self._run(images[half:])
         return [
-            [
-                [each.text, None if each.score is None else round(each.score, 4)]
-                for each in result.hypotheses[: self.num_captions]
-            ]
+            (
+                [
+                    [each.text, _rounded(each.score)]
+                    for each in result.hypotheses[: self.num_captions]
+                ],
+                _rounded(result.confidence),
+            )
             for result in found
         ]
+
+
+def _rounded(value):
+    return None if value is None else round(value, 4)
 
 
 def _model_failed(error):
@@ -198,11 +207,11 @@ class LocalEngine:
                 images.append((len(outcomes) - 1, image))
         if images:
             rows, images = zip(*images)
-            for row, captions in zip(rows, self._model(list(images))):
-                if isinstance(captions, ImageError):
-                    outcomes[row] = captions
+            for row, found in zip(rows, self._model(list(images))):
+                if isinstance(found, ImageError):
+                    outcomes[row] = found
                 else:
-                    outcomes[row].captions = captions
+                    outcomes[row].captions, outcomes[row].confidence = found
         return outcomes
 
     def close(self):

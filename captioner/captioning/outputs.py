@@ -18,12 +18,19 @@ MANIFEST_FILE = "run.json"
 
 def result_of(entry, style):
     """The `CaptionResult` of a journal's `Entry`."""
-    if entry.payload is None:
+    if entry.failed:
         return CaptionResult(entry.name, error=entry.reason, kind=entry.kind)
     texts = tuple(text for text, _ in captions_of(entry, style))
     scores = tuple(score for _, score in entry.payload["captions"])
     return CaptionResult(
-        entry.name, texts[0], scores[0], None, entry.kind, texts, scores
+        entry.name,
+        texts[0],
+        scores[0],
+        None,
+        entry.kind,
+        texts,
+        scores,
+        entry.payload.get("confidence"),
     )
 
 

@@ -3,6 +3,7 @@ before, and how they are written whole or not at all."""
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 
@@ -100,7 +101,10 @@ class PhotoFiles:
         if known is not None:
             for writer, _ in self.writers:
                 old = known.get(writer.name)
-                if texts[writer.name] == self._joined(writer, entry, old):
+                ours = [self._joined(writer, entry, old)]
+                if not entry.written:  # then it may be what the run wanted to replace
+                    ours += _found(payload, writer)
+                if texts[writer.name] in ours:
                     before[writer.name] = old
         return before
 
@@ -121,11 +125,11 @@ class PhotoFiles:
                 that are as they were before.
 
         Returns:
-            list of (path, bytes, replace), see `write`.
+            list of (path, make, replace), see `write`. The bytes are made when they
+            are written, so that no more than one copy of a photo is in memory.
 
         Raises:
-            ValueError: a file cannot be made.
-            OSError: a file cannot be read.
+            ValueError: a file cannot be read, or may not be replaced.
         """
         found = []
         for writer, path in self._paths(photo):
@@ -148,28 +152,32 @@ class PhotoFiles:
                 continue  # photo programs find the caption where it is
             now = self._read(writer, path)
             text = self._joined(writer, entry, before)
-            if now != text and not (which == "untouched" and now != before):
+            is_touched = now not in (before, *_found(entry.payload, writer))
+            if now != text and not (which == "untouched" and is_touched):
                 replace = exists or self.existing == "overwrite"
-                found.append((path, writer.content(photo, path, text), replace))
+                make = functools.partial(writer.content, photo, path, text)
+                found.append((path, make, replace))
         return found
 
     def _text(self, writer, entry):
         texts = [plain(text) for text, _ in captions_of(entry, self.style)]
         return "\n".join(texts) if writer.name == "text" else texts[0]
 
-    def write(self, path, data, replace):
+    def write(self, path, make, replace):
         """Write a file, which appears under its name when it is complete.
 
         Args:
             path: the file.
-            data: bytes.
+            make: function that returns its bytes.
             replace: whether to replace a file; if not, one that has appeared since
                 `contents` looked is kept.
 
         Raises:
+            ValueError: its bytes cannot be made.
             ImageError: it cannot be written, as in a folder of another user.
             OSError: the disk is full, or the like.
         """
+        data = make()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path, token=self._token, replace=replace) as file:
@@ -186,6 +194,12 @@ class PhotoFiles:
             for _, path in self._paths(photo):
                 with contextlib.suppress(OSError):
                     path.with_name(f".{token}.part").unlink()
+
+
+def _found(payload, writer):
+    """What a file held, if that was a caption of ours: a list of one text or none."""
+    found = payload.get("found") or {}
+    return [found[writer.name]] if writer.name in found else []
 
 
 def _is_same_file(path, photo_path):

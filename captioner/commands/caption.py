@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from captioner.commands.sampler_flags import chosen, sampler_flags
+from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
 from captioner.terminal import EXIT_CODES, ctrl_c, printable, say
 
 _folder = click.Path(file_okay=False)
@@ -241,7 +241,7 @@ def caption_command(
     from captioner.captioning.outputs import shard_path
     from captioner.captioning.style import CaptionStyle
 
-    preset, sampler = chosen(preset or DEFAULT_PRESET, sampler_options)
+    preset, sampler = preset_and_sampler(preset or DEFAULT_PRESET, sampler_options)
     results = caption(
         paths,
         preset,

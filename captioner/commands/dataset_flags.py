@@ -19,19 +19,19 @@ def dataset_flags(command):
     for option in (
         click.option(
             "--test-fraction",
-            type=click.FloatRange(0, 1, max_open=True),
+            type=float,
             help="Share of the images for test, if DATASET has no splits.  "
             "[default: 0.05]",
         ),
         click.option(
             "--dev-fraction",
-            type=click.FloatRange(0, 1, max_open=True),
+            type=float,
             help="Share of the images for dev, if DATASET has no dev split.  "
-            "[default: 0.05]",
+            "[default: 0.05 if it has no splits at all]",
         ),
         click.option(
             "--image-dir",
-            type=click.Path(exists=True, file_okay=False),
+            type=click.Path(file_okay=False),
             help="Folder of the photos, if they are not beside the captions.",
         ),
     ):

@@ -3,21 +3,14 @@
 import click
 
 from captioner.commands.dataset_flags import dataset_flags
-from captioner.terminal import EXIT_CODES
+from captioner.terminal import EXIT_CODES, printable, printable_lines
 
 
 @click.group("datasets")
 def datasets_group():
-    """Show a dataset, or download one."""
+    """Show a dataset, or download one.
 
-
-@datasets_group.command("show", epilog=EXIT_CODES)
-@click.argument("dataset")
-@dataset_flags
-def datasets_show(dataset):
-    """Show the splits, images and captions of DATASET, and what was left out.
-
-    DATASET is a path, or the name of a reader and a path. Nothing is downloaded.
+    Commands take a DATASET as a path, or as the name of a reader and a path:
 
     \b
     scenes                     drawn scenes, to try things out
@@ -32,6 +25,18 @@ def datasets_show(dataset):
     tfds:NAME                  TensorFlow Datasets
     mix:SPEC*2+SPEC            several datasets; an epoch sees the first one twice
 
+    Options may stand at the end: "FILE?image_dir=DIR&dev_fraction=0.1".
+    """
+
+
+@datasets_group.command("show", epilog=EXIT_CODES)
+@click.argument("dataset")
+@dataset_flags
+def datasets_show(dataset):
+    """Show the splits, images and captions of DATASET, and what was left out.
+
+    Nothing is downloaded. `captioner datasets --help` lists the kinds of datasets.
+
     \b
     Examples:
       captioner datasets show scenes
@@ -43,7 +48,7 @@ def datasets_show(dataset):
     from captioner.datasets import load_dataset
 
     options = {"download": False} if "tfds:" in dataset else {}
-    click.echo(load_dataset(dataset, **options).summary())
+    click.echo(printable_lines(load_dataset(dataset, **options).summary()))
 
 
 @datasets_group.command("download", epilog=EXIT_CODES)
@@ -62,4 +67,4 @@ def datasets_download(name, output, base_url):
     from captioner.datasets import download
 
     path = download(name, output, base_url)
-    click.echo(f"{name}:{path}")
+    click.echo(printable(f"{name}:{path}"))

@@ -5,8 +5,8 @@ import os
 import click
 
 from captioner.commands.dataset_flags import dataset_flags
-from captioner.commands.sampler_flags import chosen, sampler_flags
-from captioner.terminal import EXIT_CODES, import_tensorflow
+from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
+from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, say
 
 
 @click.command("evaluate", epilog=EXIT_CODES)
@@ -82,7 +82,7 @@ def evaluate_command(
             f"{preset} holds captions that are written; to choose how a preset writes, "
             f"name it first. Received: {flags}"
         )
-    preset, sampler = chosen(preset, sampler_options)
+    preset, sampler = preset_and_sampler(preset, sampler_options)
     evaluation = evaluate(
         preset,
         dataset,
@@ -94,7 +94,7 @@ def evaluate_command(
         compare_with,
         java_metrics,
     )
-    click.echo(evaluation)
+    click.echo(printable_lines(evaluation))
     if output:
-        click.echo(f"report: {os.path.join(output, REPORT_FILE)}", err=True)
+        say(f"report: {os.path.join(output, REPORT_FILE)}")
     ctx.exit(1 if evaluation.left_out else 0)

@@ -2,15 +2,15 @@
 
 import click
 
-from captioner.commands.sampler_flags import chosen, sampler_flags
-from captioner.terminal import EXIT_CODES, import_tensorflow
+from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
+from captioner.terminal import EXIT_CODES, import_tensorflow, printable
 
 
 @click.command("export", epilog=EXIT_CODES)
 @click.argument("preset")
 @click.argument("output", type=click.Path())
 @sampler_flags
-@click.option("--overwrite", is_flag=True, help="Replace a SavedModel that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing SavedModel.")
 def export_command(preset, output, overwrite, **sampler_options):
     """Write PRESET as a SavedModel that takes encoded photos and returns captions.
 
@@ -22,6 +22,6 @@ def export_command(preset, output, overwrite, **sampler_options):
     import_tensorflow()
     from captioner.exporting.export import export
 
-    preset, sampler = chosen(preset, sampler_options)
+    preset, sampler = preset_and_sampler(preset, sampler_options)
     path = export(preset, output, sampler, overwrite)
-    click.echo(path)
+    click.echo(printable(str(path)))

@@ -1,147 +1,150 @@
-"""The flags that choose who writes and how words are chosen; `caption`, `evaluate` and
-`export` share them."""
+"""The flags that choose how captions are generated; `caption`, `evaluate` and `export`
+share them."""
 
 import click
 
 from captioner.terminal import import_tensorflow
 
 
-def chosen(preset, options):
-    """The preset, or a list of those that write together; and its sampler, changed as
-    the flags ask, or None where they ask nothing."""
+def preset_and_sampler(preset, options):
+    """What a command passes on to its verb.
+
+    Args:
+        preset: as it was given.
+        options: dict of the values of `sampler_flags`.
+
+    Returns:
+        The preset, or a list of it and those of --ensemble-with; and its own sampler
+        with the changes that the flags ask for, or None if they ask for none.
+
+    Raises:
+        PresetError, ValueError: there is no such preset, or its sampler cannot be
+            changed like that.
+    """
     options = dict(options)
     others = options.pop("ensemble_with")
-    sampler = _chosen_sampler(preset, options)
+    changes = {name: v for name, v in options.items() if v not in (None, ())}
+    sampler = _changed_sampler(preset, changes) if changes else None
     return [preset, *others] if others else preset, sampler
 
 
-def _chosen_sampler(preset, options):
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    if not given:
-        return None
-    import inspect
-
+def _changed_sampler(preset, changes):
     from captioner import presets
 
     import_tensorflow()
-    from captioner.samplers import SAMPLERS, Constraints
+    from captioner.samplers import SAMPLERS, BeamSampler, GreedySampler, sampler_class
 
     folder = presets.find_preset(preset)
     try:
         own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]
-        name, config = own["name"], dict(own["config"])
-        constraints = dict(config.pop("constraints", {}))
-        if name == "greedy" and "num_beams" in given:
-            name = "beam"
-        name = given.pop("sampler", name)
-        sampler_class = SAMPLERS[name]
-    except (KeyError, TypeError, ValueError):
-        return None  # what loads the preset says what is wrong with it
-    allowed = {
-        argument
-        for base in sampler_class.__mro__
-        for argument in inspect.signature(base.__init__).parameters
-    }
-    config = {option: value for option, value in config.items() if option in allowed}
-    for option, value in given.items():
-        if option in Constraints.__dataclass_fields__:
-            constraints[option] = value
-        elif option in allowed:
-            config[option] = value
-        else:
-            raise ValueError(
-                f"The {name} sampler has no such option. Received: {option}={value}"
-            )
-    try:
-        return sampler_class.from_config({**config, "constraints": constraints})
-    except (TypeError, ValueError) as error:
-        presets.verify_preset(folder)  # where it is damaged, that is why
-        if isinstance(error, ValueError):
+        sampler = sampler_class(own["name"]).from_config(own["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        presets.verify_preset(folder)  # if it is damaged, that is why
+        if isinstance(error, presets.PresetError):
             raise
         raise presets.PresetError(f"{folder}: cannot be rebuilt ({error})") from error
+    new_class = SAMPLERS.get(changes.pop("sampler", None))
+    if new_class is None and type(sampler) is GreedySampler and "num_beams" in changes:
+        new_class = BeamSampler
+    return sampler.replaced(new_class, **changes)
 
 
 def sampler_flags(command):
-    """The flags that choose a sampler, its arguments and its constraints, and others
-    to write with."""
+    """Add the flags that choose a sampler, its options and its constraints."""
     positive = click.FloatRange(min=0)
     for option in reversed(
         [
             click.option(
                 "--sampler",
                 type=click.Choice(["greedy", "beam", "diverse_beam", "random"]),
-                help="How words are chosen.  [default: as the preset does]",
+                help="Choose how captions are generated.  [default: the preset's]",
             ),
             click.option(
                 "--num-beams",
                 type=click.IntRange(1, 1024),
-                help="Captions followed at a time; 1 is greedy.",
+                help="Number of beams; 1 is greedy search.",
             ),
             click.option(
                 "--length-penalty",
                 type=positive,
-                help="0 favours short captions, 1 long ones.",
+                help="0 favours short captions, 1 favours long captions.",
             ),
             click.option(
                 "--length-normalization",
                 type=click.Choice(["average", "gnmt"]),
-                help="What the length penalty is a power of.",
+                help="How the length penalty normalises scores.",
             ),
             click.option(
-                "--num-groups", type=int, help="Of diverse_beam: groups of beams."
+                "--num-groups",
+                type=int,
+                help="Number of groups of beams (diverse_beam only).",
             ),
             click.option(
                 "--diversity-penalty",
                 type=positive,
-                help="Of diverse_beam: how far groups keep apart.",
+                help="How much groups avoid each other's words (diverse_beam only).",
             ),
             click.option(
-                "--temperature", type=positive, help="Of random: 0 is greedy."
+                "--temperature",
+                type=positive,
+                help="Temperature of sampling; 0 is greedy search (random only).",
             ),
             click.option(
-                "--top-k", type=int, help="Of random: draw from the k likeliest words."
+                "--top-k",
+                type=int,
+                help="Sample from the k most likely words (random only).",
             ),
             click.option(
                 "--top-p",
                 type=float,
-                help="Of random: draw from the likeliest words of this probability.",
+                help="Sample from the most likely words that together have this "
+                "probability (random only).",
             ),
             click.option(
                 "--seed",
                 type=int,
-                help="Of random: the same captions of the same batch.",
+                help="Seed of sampling, for the same captions every time (random "
+                "only).",
             ),
-            click.option("--min-length", type=int, help="Words, and one for the end."),
-            click.option("--max-length", type=int, help="Words, and one for the end."),
+            click.option(
+                "--min-length",
+                type=int,
+                help="Minimum number of tokens, including the end token.",
+            ),
+            click.option(
+                "--max-length",
+                type=int,
+                help="Maximum number of tokens, including the end token.",
+            ),
             click.option(
                 "--no-repeat-ngram-size",
                 type=int,
-                help="No so many words in a row come twice.",
+                help="Never repeat an n-gram of this size.",
             ),
             click.option(
                 "--repetition-penalty",
                 type=float,
-                help="Above 1: words that were written become less likely.",
+                help="Values above 1 make words that were used less likely.",
             ),
             click.option(
                 "--banned",
                 multiple=True,
                 metavar="TEXT",
-                help="A word or phrase that is not written; may be repeated.",
+                help="Never use this word or phrase; may be repeated.",
             ),
-            click.option("--prefix", help="What every caption begins with."),
+            click.option("--prefix", help="Begin every caption with this text."),
             click.option(
                 "--bad-ending",
                 "bad_endings",
                 multiple=True,
                 metavar="TEXT",
-                help="What no caption ends in; may be repeated.",
+                help="Never end a caption with this word or phrase; may be repeated.",
             ),
             click.option(
                 "--ensemble-with",
                 multiple=True,
                 metavar="PRESET",
-                help="Average its probabilities, too, at each word; may be repeated.",
+                help="Average the probabilities of this preset, too; may be repeated.",
             ),
         ]
     ):

@@ -81,8 +81,9 @@ def load_dataset(spec, **options) -> CaptionDataset:
     quotation mark needs quotation marks: `mix:'my+photos.csv'*2+flickr8k:DIR`.
 
     A spec may end in options: `FILE?image_dir=DIR&dev_fraction=0.1&test_fraction=0.1`,
-    with `%26`, `%27` and `%3F` for `&`, `'` and `?` in a name. Those at the end of a mix are of the whole mix; to
-    give options to a part, put it in quotation marks.
+    with `%26`, `%27` and `%3F` for `&`, `'` and `?` in a name. The options at the end
+    of a mix belong to the whole mix; to give options to a part, put it in quotation
+    marks.
 
     A dataset without splits is split 90 / 5 / 5 by a hash of the image ids, so
     that an image stays in its split whatever joins or leaves the dataset. A

@@ -138,7 +138,7 @@ class PhotoSearch:
         missing = {name: names[name] for name in names if not found.get(name)}
         if missing:
             self._build_index()
-            found.update(self._search(missing, [n for n in probes if n in missing]))
+            self._search(missing, [n for n in probes if n in missing], found)
         return {name: path for name, path in found.items() if path}
 
     def where(self):
@@ -174,11 +174,12 @@ class PhotoSearch:
                 if suffix.lower() in PHOTO_SUFFIXES and _fold(stem) != _fold(file):
                     self._index[_fold(stem)].append(path)
 
-    def _search(self, missing, probes):
+    def _search(self, missing, probes, found):
+        """Adds the missing names that are found to `found`."""
         counts = collections.Counter()
         for name in probes:
             counts.update({root for _, root, _ in self._options(name)})
-        found, by_end, several = {}, collections.defaultdict(list), []
+        by_end, several = collections.defaultdict(list), []
         for name, split in missing.items():
             options = self._options(name)
             if len(options) > 1:
@@ -199,25 +200,29 @@ class PhotoSearch:
                 path = self._by_end(name)
                 if path is not None:
                     by_end[path].append(name)
+        taken, used, unused = set(found.values()), [], []
         for path, same in by_end.items():
-            if len(same) == 1:
+            if len(same) == 1 and path not in taken:
                 found[same[0]] = path
+                used.append(path)
             else:
-                self.notes.append(
-                    f"not used, since it has the name of {len(same)} images: {path}"
-                )
-        by_end = [path for path, same in by_end.items() if len(same) == 1]
-        if by_end:
+                unused += [(name, path) for name in same]
+        if unused:
+            name, path = unused[0]
             self.notes.append(
-                f"found by the end of their paths: {len(by_end)} images, such as "
-                f"{by_end[0]}"
+                f"not found, since their files have the names of several images: "
+                f"{len(unused)} images, such as {name}, which may be {path}"
+            )
+        if used:
+            self.notes.append(
+                f"found by the end of their paths: {len(used)} images, such as "
+                f"{used[0]}"
             )
         if several:
             self.notes.append(
                 f"in several folders: {len(several)} images, such as {several[0]}; "
                 f"used: {found[several[0]]}"
             )
-        return found
 
     def _options(self, name):
         """Files that have the whole name, as (path, folder above it, exactly so)."""

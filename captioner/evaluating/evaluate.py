@@ -7,7 +7,6 @@ import itertools
 import os
 import pathlib
 import re
-import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
@@ -31,12 +30,15 @@ from captioner.metrics import (
     java_version,
     name_ids,
     ptb_tokenize,
+    reliability,
     self_bleu,
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
+from captioner.metrics.rightness import least_right_score, right_captions
 from captioner.progress import progress_bar
 from captioner.tasks.load_task import load_task
 from captioner.tasks.task import Task
+from captioner.terminal import say
 
 PREDICTIONS_FILE = "predictions.json"
 N_BEST_FILE = "n_best.json"
@@ -117,7 +119,7 @@ def evaluate(
         what for what, reason in data.summary().left_out if "without captions" in reason
     ]
     if without_references:
-        print(f"without references: {name_ids(without_references)}", file=sys.stderr)
+        say(f"without references: {name_ids(without_references)}")
     if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def evaluate(
     for predictions in reversed(written):
         left_out.update(predictions.errors)
     for reason in left_out.values():
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
     references = {
         example["image/id"]: example["captions"]
         for example in examples
@@ -213,7 +215,7 @@ def is_predictions(source):
 
 def _caption(task, examples, split, batch_size):
     """Captions the photos of a split, in batches, from the photos alone."""
-    captions, scores, errors = {}, {}, {}
+    captions, scores, errors, confidences = {}, {}, {}, {}
     with progress_bar(f"captions of {split}", total=len(examples)) as bar:
         for batch in _converted(task, examples, batch_size, errors):
             results = task.write([image for _, image in batch])
@@ -221,9 +223,11 @@ def _caption(task, examples, split, batch_size):
                 captions[image_id] = [each.text for each in result.hypotheses]
                 if result.score is not None:
                     scores[image_id] = result.score
+                if result.confidence is not None:
+                    confidences[image_id] = result.confidence
             bar.update(len(results))
     notes = {"captions": "free-running, from the photo alone", **task.describe()}
-    return Predictions(split, captions, scores, errors, notes)
+    return Predictions(split, captions, scores, errors, notes, confidences=confidences)
 
 
 def _converted(task, examples, batch_size, errors):
@@ -282,7 +286,10 @@ def _score(scorer, written, references):
         calibrated = calibration(
             list(caption_scores.values()), [quality[i] for i in caption_scores]
         )
+    confidences = {i: c for i, c in written[0].confidences.items() if i in references}
     return {
+        "confidences": confidences,
+        "reliability": _reliability(confidences, captions, references),
         "scores": {name: float(value) for name, value in scores.items()},
         "intervals": {name: interval(values) for name, values in resampled.items()},
         "scores_each": {i: dict(zip(each, row)) for i, row in zip(references, rows)},
@@ -293,6 +300,17 @@ def _score(scorer, written, references):
         "comparison": comparison,
         "other_captions": other_captions,
     }
+
+
+def _reliability(confidences, captions, references):
+    """Whether the confidences are what they say, or None."""
+    references = [references[image_id] for image_id in confidences]
+    least = least_right_score(references)
+    if least is None:
+        return None
+    captions = [captions[image_id] for image_id in confidences]
+    is_right = right_captions(captions, references, least)
+    return reliability(list(confidences.values()), is_right)
 
 
 def _metric_versions(scorer, java_metrics):
@@ -338,7 +356,8 @@ def _diversity(predictions, references, data, split):
 
 
 def _scores_json(evaluation):
-    fields = ("intervals", "diversity", "calibration", "oracle", "comparison")
+    fields = ("intervals", "diversity", "calibration", "reliability", "oracle")
+    fields += ("comparison",)
     values = {name: getattr(evaluation, name) for name in (*fields, "protocol")}
     return {**evaluation.scores, **values}
 
@@ -351,6 +370,8 @@ def _write_predictions(output, prefix, predictions, references):
         of, score = {"image_id": number(image_id)}, {}
         if image_id in predictions.scores:
             score = {"score": predictions.scores[image_id]}
+        if image_id in predictions.confidences:
+            score["confidence"] = predictions.confidences[image_id]
         rows.append({**of, "caption": texts[0], **score})
         n_best.append({**of, "captions": texts, **score})
     presets.write_json(output / f"{prefix}{PREDICTIONS_FILE}", rows)

@@ -24,6 +24,10 @@ class Evaluation:
             how much these resemble each other.
         calibration: dict of whether the captioner's scores tell good captions from
             bad ones by CIDEr; see `metrics.calibration`. None without such scores.
+        confidences: dict of image id -> how likely the caption is right, where known.
+        reliability: dict of whether the confidences are what they say; see
+            `metrics.reliability` and `metrics.rightness`. None without confidences, or
+            where the images have one reference each.
         oracle: dict as `scores`, of the best of several captions of each image by
             CIDEr. None where there is but one.
         comparison: dict of metric -> how much higher it is than that of
@@ -41,6 +45,8 @@ class Evaluation:
     caption_scores: dict
     diversity: dict
     calibration: dict | None
+    confidences: dict
+    reliability: dict | None
     oracle: dict | None
     comparison: dict | None
     other_captions: dict | None
@@ -83,4 +89,14 @@ class Evaluation:
                 f"{'rank correlation':<20}"
                 + ("unknown" if spearman is None else f"{spearman:8.4f}")
             )
+        if self.reliability:
+            lines += ["", f"{'confidence':<20}{'right':>8}{'images':>8}"]
+            lines += [
+                f"{found['confidence']:<20.3f}{found['right']:8.3f}{found['images']:8}"
+                for found in self.reliability["deciles"]
+            ]
+            for name in ("expected_calibration_error", "auroc", "right"):
+                value = self.reliability[name]
+                shown = "unknown" if value is None else f"{value:.3f}"
+                lines.append(f"{name:<28}{shown}")
         return "\n".join(lines)

@@ -35,6 +35,8 @@ class Predictions:
         errors: dict of image id to why it has no caption.
         notes: dict of what else is worth telling of them.
         have_suffix: False where the ids are file names without their suffix.
+        confidences: dict of image id to how likely its caption is right, 0 to 1, where
+            the captioner knows.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Predictions:
     errors: Mapping[str, str]
     notes: Mapping[str, object]
     have_suffix: bool = True
+    confidences: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read_predictions(path):
@@ -90,7 +93,7 @@ def read_predictions(path):
                 f"in {', '.join(READERS)}."
             )
         rows = READERS[suffix](path)
-    captions, scores, errors, places = {}, {}, {}, {}
+    captions, scores, confidences, errors, places = {}, {}, {}, {}, {}
     num_stripped = 0
     for place, row in rows:
         where = f"{path}, {place}"
@@ -108,16 +111,19 @@ def read_predictions(path):
         stripped = [_strip_markers(text) for text in texts]
         num_stripped += stripped[0] != texts[0]
         captions[image_id] = stripped
-        score = _score(row, where)
-        if score is not None:
-            scores[image_id] = score
+        for name, values in (("score", scores), ("confidence", confidences)):
+            number = _number(row, name, where)
+            if number is not None:
+                values[image_id] = number
     if not places:
         kind = " .txt files with" if path.is_dir() else ""
         raise ValueError(f"{path} has no{kind} predictions.")
     notes = {"captions": "read from a file"}
     if num_stripped:
         notes["markers_cut"] = num_stripped
-    return Predictions(str(path), captions, scores, errors, notes, not path.is_dir())
+    return Predictions(
+        str(path), captions, scores, errors, notes, not path.is_dir(), confidences
+    )
 
 
 def _strip_markers(text):
@@ -153,19 +159,19 @@ def _is_text(value):
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-def _score(row, where):
-    score = row.get("score")
-    if score is None or score == "":
+def _number(row, name, where):
+    number = row.get(name)
+    if number is None or number == "":
         return None
     try:
-        score = math.nan if isinstance(score, bool) else float(score)
+        number = math.nan if isinstance(number, bool) else float(number)
     except (TypeError, ValueError, OverflowError):
-        score = math.nan
-    if not math.isfinite(score):
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(
-            f"{where}: a score must be a number. Received: score={row['score']!r}"
+            f"{where}: a {name} must be a number. Received: {name}={row[name]!r}"
         )
-    return score
+    return number
 
 
 def _read_json(path):
@@ -295,6 +301,7 @@ def match_predictions(predictions, data, split):
         by_id(predictions.scores),
         {i: f"{i}: {error}" for i, error in by_id(predictions.errors).items()},
         notes,
+        confidences=by_id(predictions.confidences),
     )
 
 

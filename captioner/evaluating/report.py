@@ -186,6 +186,18 @@ def _plots(evaluation):
                 ],
             )
         )
+    if evaluation.reliability:
+        error = evaluation.reliability["expected_calibration_error"]
+        plots.append(
+            bar_plot(
+                "Share of right captions in each tenth, by their mean confidence; "
+                f"calibration error {error:.3f}",
+                [
+                    (f"{part['confidence']:.2f}", part["right"])
+                    for part in evaluation.reliability["deciles"]
+                ],
+            )
+        )
     return list(map(Markup, plots))
 
 
@@ -210,6 +222,8 @@ def _orders(evaluation):
     ]
     if evaluation.caption_scores:
         orders.append(("score", "score", 1, "least likely first"))
+    if evaluation.confidences:
+        orders.append(("confidence", "confidence", 1, "least confident first"))
     if evaluation.other_captions:
         orders.append(("difference", "difference", 1, "worse than the other first"))
     return orders
@@ -233,6 +247,9 @@ def _card(evaluation, references, images, image_id):
     if image_id in evaluation.caption_scores:
         data["score"] = evaluation.caption_scores[image_id]
         facts.append(f"score {data['score']:.2f}")
+    if image_id in evaluation.confidences:
+        data["confidence"] = evaluation.confidences[image_id]
+        facts.append(f"confidence {data['confidence']:.0%}")
     card = {
         "id": image_id,
         "data": data,

@@ -395,29 +395,27 @@ def _decode_gif(image_bytes):
     data = tf.strings.join([data, b";"])
     data = tf.cond(has_clear, lambda: make_white(data), lambda: data)
     left, top, width, height = (side(frame + at) for at in (1, 3, 5, 7))
+    canvas_height, canvas_width = _gif_size(image_bytes)
     data = _within_limit(data, height, width)
-    data = _within_limit(data, *_gif_size(image_bytes))
+    data = _within_limit(data, canvas_height, canvas_width)
+    # TensorFlow takes the size of the frame for that of the picture, but moves it.
+    data = replace(data, frame + 1, bytes(4))
     image = tf.io.decode_image(data, channels=3, expand_animations=False)
-    # Around a frame that is smaller than the picture TensorFlow leaves it black.
-    around = tf.where(has_clear, 255, tf.cast(_raw(data, palette, 3), tf.int32))
-    around = tf.cast(around, tf.uint8)
-    rows, columns = tf.shape(image)[0], tf.shape(image)[1]
-    top, left, height, width = (
-        tf.cast(x, tf.int32) for x in (top, left, height, width)
-    )
-    rows, columns = (
-        tf.range(rows)[:, tf.newaxis, tf.newaxis],
-        tf.range(columns)[:, tf.newaxis],
-    )
-    inside = (rows >= top) & (rows < top + height)
-    inside &= (columns >= left) & (columns < left + width)
-    return tf.where(inside, image, around)
+
+    def in_canvas():
+        bottom, right = canvas_height - top - height, canvas_width - left - width
+        margins = [[top, bottom], [left, right], [0, 0]]
+        inside = tf.pad(tf.ones_like(image, tf.bool), margins)
+        around = tf.where(has_clear, 255, tf.cast(_raw(data, palette, 3), tf.int32))
+        return tf.where(inside, tf.pad(image, margins), tf.cast(around, tf.uint8))
+
+    is_smaller = (height != canvas_height) | (width != canvas_width)
+    return tf.cond(is_smaller, in_canvas, lambda: image)
 
 
 def _gif_size(image_bytes):
-    return _number(image_bytes, 8, 2, little=True), _number(
-        image_bytes, 6, 2, little=True
-    )
+    height = _number(image_bytes, 8, 2, little=True)
+    return height, _number(image_bytes, 6, 2, little=True)
 
 
 # So many parts of a file are looked at, so that a bad one cannot take hours.

@@ -1,4 +1,4 @@
-"""Image files, bytes and arrays to pixels, with OpenCV.
+"""Image files, bytes and arrays to pixels, with OpenCV and, where that fails, Pillow.
 
 Upright by the EXIF orientation, 16 bits scaled to 8, alpha laid over white; and one
 clear error for whatever is no picture. `image_decoder.py` gives the same pixels
@@ -107,8 +107,11 @@ def jpeg_scale(height, width, image_size, as_int=int):
 
 
 def load_image(source, image_size=None):
-    """Reads a picture of any format that OpenCV knows, as upright RGB.
+    """Read a picture as upright RGB.
 
+    Its first bytes say its format, not its name: JPEG (the first of an MPO), PNG, GIF,
+    WebP, AVIF, HEIC (with `captioner[heic]`), TIFF, BMP, JPEG 2000, PNM, Radiance HDR,
+    Sun raster, TGA, DDS, PSD (its composite), ICO and CUR (the largest), QOI and PCX.
     Grey becomes RGB, alpha is laid over white, CMYK is converted and 16 bits are
     scaled to 8. Of an animation it is the first frame. Floating-point pictures
     count from 0 to the first of 1, 255 and 65535 that holds all of their values,

@@ -9,7 +9,7 @@ import numpy as np
 
 from captioner.metrics.bleu import Bleu
 from captioner.metrics.bootstrap import bootstrap, compare, interval
-from captioner.metrics.calibration import calibration
+from captioner.metrics.calibration import auroc, calibration, reliability
 from captioner.metrics.chair import chair
 from captioner.metrics.cider import Cider, CiderD
 from captioner.metrics.diversity import diversity, self_bleu
@@ -28,6 +28,7 @@ __all__ = [
     "ReferenceNgrams",
     "RougeL",
     "Spice",
+    "auroc",
     "bootstrap",
     "calibration",
     "chair",
@@ -37,6 +38,7 @@ __all__ = [
     "java_version",
     "name_ids",
     "ptb_tokenize",
+    "reliability",
     "score_captions",
     "self_bleu",
 ]

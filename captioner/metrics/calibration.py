@@ -47,3 +47,69 @@ def _ranks(values):
     """Ranks from 0, equal values sharing the mean of theirs."""
     _, index, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count + 1) / 2)[index]
+
+
+def reliability(confidences, is_right):
+    """Whether confidences are what they say: of all captions with 0.7, 70 % are right.
+
+    Args:
+        confidences: floats (N,), 0 to 1.
+        is_right: bools (N,).
+
+    Returns:
+        A dict: `expected_calibration_error`, the mean distance between the confidence
+        and the share of right captions over ten groups (Naeini et al., AAAI 2015);
+        `auroc`, how well right and wrong are told apart (None where all are alike);
+        `right`, the share of right captions; and `deciles`, ten dicts of `confidence`,
+        `right` and `images`, from the least confident tenth to the most confident.
+
+    Example:
+
+    >>> found = reliability([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
+    >>> found["auroc"], found["right"]
+    (1.0, 0.5)
+    """
+    confidences = np.asarray(confidences, float)
+    is_right = np.asarray(is_right, bool)
+    order = np.argsort(confidences, kind="stable")
+    groups = [group for group in np.array_split(order, 10) if len(group)]
+    deciles = [
+        {
+            "confidence": float(confidences[group].mean()),
+            "right": float(is_right[group].mean()),
+            "images": len(group),
+        }
+        for group in groups
+    ]
+    error = sum(
+        group["images"] * abs(group["confidence"] - group["right"]) for group in deciles
+    )
+    return {
+        "expected_calibration_error": error / len(confidences),
+        "auroc": auroc(confidences[is_right], confidences[~is_right]),
+        "right": float(is_right.mean()),
+        "deciles": deciles,
+    }
+
+
+def auroc(positives, negatives):
+    """The probability that one of the positives has the higher value, or None.
+
+    Args:
+        positives, negatives: floats (N,) and (M,).
+
+    Example:
+
+    >>> auroc([2, 3], [1, 2])
+    0.875
+    """
+    positives, negatives = np.asarray(positives), np.asarray(negatives)
+    if not len(positives) or not len(negatives):
+        return None
+    values, inverse, counts = np.unique(
+        np.concatenate([positives, negatives]), return_inverse=True, return_counts=True
+    )
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    total = ranks[inverse[: len(positives)]].sum()
+    least = len(positives) * (len(positives) + 1) / 2
+    return float((total - least) / (len(positives) * len(negatives)))

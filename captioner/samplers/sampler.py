@@ -306,7 +306,7 @@ class Sampler(abc.ABC):
                 config[name] = value
             else:
                 raise ValueError(
-                    f"{sampler_class.__name__} has no such option. "
+                    f"{sampler_class.__name__} does not have this option. "
                     f"Received: {name}={value}"
                 )
         if constraints:

@@ -17,6 +17,7 @@ from captioner.decoders import FUSIONS, MIXERS, DecoderBlock
 from captioner.decoders.fusion import AttentionFusion
 from captioner.keras_settings import check_settings
 from captioner.tasks.captioner_options import CaptionerOptions, default_fusion
+from captioner.tasks.forked import refuse_if_forked
 from captioner.tasks.train_step import train_step
 
 
@@ -85,6 +86,7 @@ class CaptionModel(keras.Model):
         **kwargs,
     ):
         check_settings()
+        refuse_if_forked()
         if num_layers < 1:
             raise ValueError(
                 f"num_layers must be 1 or more. Received: num_layers={num_layers}"

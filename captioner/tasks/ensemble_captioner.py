@@ -6,6 +6,7 @@ import math
 import tensorflow as tf
 
 from captioner.tasks.caption_writer import CaptionWriter
+from captioner.tasks.forked import refuse_if_forked
 from captioner.tasks.image_captioner import ImageCaptioner, sampler_for, stacked
 from captioner.tasks.preprocessor import CaptionPreprocessor
 from captioner.tasks.task import Task
@@ -63,6 +64,13 @@ class EnsembleCaptioner(Task):
             jit_compile,
         )
 
+    def __getstate__(self):
+        # To pickle and to copy: graphs are made anew.
+        return {"members": self.members, "sampler": self.sampler}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
     @property
     def sampler(self):
         """The `Sampler` that chooses the tokens; `compile` and `replaced` change it."""
@@ -95,6 +103,7 @@ class EnsembleCaptioner(Task):
 
     def write(self, batch, prompts=None):
         """Converted photos -> list of B `GenerateResult`; see `Task.write`."""
+        refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
         features = (

@@ -40,6 +40,8 @@ class GenerateResult(Hypothesis):
             one that the result itself is.
         attention: float32 (T, height, width) if it was asked for: how much each token
             looked at each position of the image; or None.
+        confidence: float, how likely the caption is right, 0 to 1; or None where the
+            captioner does not know.
 
     Example:
 
@@ -51,6 +53,7 @@ class GenerateResult(Hypothesis):
 
     hypotheses: tuple[Hypothesis, ...] = ()
     attention: np.ndarray | None = None
+    confidence: float | None = None
 
     def __post_init__(self):
         if not self.hypotheses:

@@ -21,6 +21,7 @@ from captioner.samplers import SAMPLERS, sampler_class, sampler_name
 from captioner.tasks.caption_crossentropy import CaptionCrossentropy
 from captioner.tasks.caption_model import CaptionModel
 from captioner.tasks.caption_writer import CaptionWriter
+from captioner.tasks.confidence import MAX_BYTES, Confidence
 from captioner.tasks.fit_data import fit_batches
 from captioner.tasks.forked import note_use, refuse_if_forked
 from captioner.tasks.image_inputs import in_batches, to_pixels
@@ -35,6 +36,8 @@ from captioner.tasks.preset_config import (
 from captioner.tasks.task import Task
 from captioner.tokenizers.tokenizer import Tokenizer
 
+CONFIDENCE_FILE = "assets/confidence.npz"
+
 
 class ImageCaptioner(Task):
     """Trains on captioned photos, captions new ones, saves itself as a preset.
@@ -44,6 +47,8 @@ class ImageCaptioner(Task):
         preprocessor: a `CaptionPreprocessor`.
         sampler: how words are chosen, a `Sampler` or a name in `SAMPLERS`; by
             default beam search with 3 beams.
+        confidence: a `Confidence`, which says how likely each caption is right; None
+            for a captioner that does not know.
 
     Raises:
         ValueError: the parts do not fit each other, or the sampler's options or
@@ -59,11 +64,12 @@ class ImageCaptioner(Task):
     ```
     """
 
-    def __init__(self, caption_model, preprocessor, sampler="beam"):
+    def __init__(self, caption_model, preprocessor, sampler="beam", confidence=None):
         note_use()
         refuse_if_forked()
         self.caption_model = caption_model
         self.preprocessor = preprocessor
+        self.confidence = confidence
         if caption_model.vision_backbone is not None:
             _check_image_size(
                 caption_model.vision_backbone.image_size,
@@ -111,6 +117,8 @@ class ImageCaptioner(Task):
             found.add("hypotheses")
         if self.caption_model.has_attention:
             found.add("attention")
+        if self.confidence is not None:
+            found.add("confidence")
         return frozenset(found)
 
     @property
@@ -152,7 +160,17 @@ class ImageCaptioner(Task):
         refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
-        return self._writer.results(self._network(stacked(batch)))
+        return self._results(self._network(stacked(batch)))
+
+    def _results(self, image_features, attention=False):
+        results = self._writer.results(image_features, attention)
+        if self.confidence is None:
+            return results
+        confidences = self.confidence(np.asarray(image_features), results)
+        return [
+            dataclasses.replace(result, confidence=float(confidence))
+            for result, confidence in zip(results, confidences)
+        ]
 
     def encode(self, batch):
         """Converted photos -> image features, float32 (B, P, E).
@@ -342,7 +360,7 @@ class ImageCaptioner(Task):
             self.require("attention")
 
         def write(images, prompts):
-            results = self._writer.results(self._features_of(images), attention)
+            results = self._results(self._features_of(images), attention)
             return [self._on_grid(result) for result in results]
 
         return in_batches(
@@ -415,6 +433,7 @@ class ImageCaptioner(Task):
         """
         if isinstance(preset, cls):
             return preset if sampler is None else preset.replaced(sampler)
+        refuse_if_forked()
         folder = presets.find_preset(preset)
         presets.verify_preset(folder)
         config = presets.read_json(folder, presets.CONFIG_FILE)
@@ -445,7 +464,13 @@ class ImageCaptioner(Task):
                 config["max_sequence_length"],
             )
             presets.load_weights(caption_model, weights)
-            made = cls(caption_model, preprocessor, sampler)
+            confidence = None
+            if (folder / CONFIDENCE_FILE).is_file():
+                confidence = Confidence.from_bytes(
+                    presets.read_bytes(folder, CONFIDENCE_FILE, MAX_BYTES),
+                    caption_model.image_feature_shape[-1],
+                )
+            made = cls(caption_model, preprocessor, sampler, confidence)
             check_decoding(
                 made.sampler, caption_model, preprocessor.max_sequence_length
             )
@@ -543,6 +568,8 @@ class ImageCaptioner(Task):
             presets.write_json(folder / presets.CONFIG_FILE, config)
             (folder / "assets").mkdir()
             self.preprocessor.tokenizer.save_assets(folder / "assets")
+            if self.confidence is not None:
+                (folder / CONFIDENCE_FILE).write_bytes(self.confidence.to_bytes())
             presets.save_weights(
                 self.caption_model, folder / presets.WEIGHTS_FILE, dtype
             )
@@ -587,6 +614,7 @@ class ImageCaptioner(Task):
             "caption_model": self.caption_model,
             "preprocessor": self.preprocessor,
             "sampler": self.sampler,
+            "confidence": self.confidence,
         }
 
     def __setstate__(self, state):

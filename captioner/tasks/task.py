@@ -17,11 +17,14 @@ The data flows like this, on this machine or on many:
 
 import abc
 
+from captioner.tasks.forked import refuse_if_forked
+
 # What a task may be able to do, by name, and what it has then.
 ABILITIES = {
     "scores": "scores",  # `score` of each result
     "hypotheses": "more than one caption for each photo",  # `replaced(num_captions=3)`
     "attention": "attention maps",  # `generate_results(photo, attention=True)`
+    "confidence": "confidence in its captions",  # `confidence` of each result
     "prompts": "prompts",  # `write(batch, prompts)`
     "features": "image features",  # `encode(batch)`, float32 (B, P, E)
     # `convert` is made of TensorFlow ops; `image_spec`, `variables` and
@@ -186,6 +189,7 @@ class Task(abc.ABC):
         """
         from captioner.tasks.image_inputs import in_batches, to_pixels
 
+        refuse_if_forked()
         if prompts is not None:
             self.require("prompts")
 

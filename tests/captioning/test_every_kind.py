@@ -6,6 +6,7 @@ The table in `docs/what_happens_to.md` says the same in words.
 import codecs
 import csv
 import gzip
+import importlib
 import io
 import json
 import os
@@ -15,15 +16,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from pathlib import Path
 
 import cv2
 import pytest
 from click.testing import CliRunner
-from tiny_captioner import SAMPLES, tiny_captioner
+from fake_task import FakeTask
 
-import captioner
 from captioner.cli import main
 
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 PHOTO = (SAMPLES / "coffee.jpg").read_bytes()
 LONG = "n" * 251 + ".jpg"
 
@@ -31,8 +33,8 @@ LONG = "n" * 251 + ".jpg"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """`captioner caption ...` in this process, in a folder of its own."""
-    task = tiny_captioner()
-    monkeypatch.setattr(captioner.ImageCaptioner, "from_preset", lambda *_: task)
+    module = importlib.import_module("captioner.captioning.caption")
+    monkeypatch.setattr(module, "load_task", lambda *_: FakeTask())
     monkeypatch.setattr("captioner.progress.LINE_INTERVAL", 1e9)
     monkeypatch.chdir(tmp_path)
 

@@ -255,6 +255,19 @@ def test_no_place_keeps_the_old_words(order, text):
     np.testing.assert_array_equal(load_image(new), load_image(data))
 
 
+def test_new_metadata_comes_after_jfif_and_before_all_else():
+    xmp, plain_jpeg = xmp_segment(write_description("old")), image(".jpg")
+    comment = segment(0xFE, b"a comment")
+    for data in (
+        jpeg(comment, xmp),
+        plain_jpeg[:2] + xmp + plain_jpeg[2:20] + comment + plain_jpeg[20:],
+    ):
+        new = with_caption(data, "a dog")
+        assert new[2:4] == b"\xff\xe0" and new[20:22] == b"\xff\xe1"
+        assert new[24:30] == b"Exif\0\0" and b"old" not in new
+        assert new.endswith(comment + plain_jpeg[20:])
+
+
 def test_orientation_and_notes_of_a_program_stay():
     block = exif(">", comment=b'ASCII\0\0\0{"focus": 3}')
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # turned by a quarter

@@ -19,14 +19,17 @@ import captioner.captioning.engine
 HERE = Path(__file__).parent
 
 
+def without_tensorflow(script, *arguments):
+    """What a script beside this file says, in a process that may fork."""
+    command = [sys.executable, HERE / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def killed_runs(folder, kills, seed):
-    done = subprocess.run(
-        [sys.executable, HERE / "killed_runs.py", folder, str(kills), str(seed)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(re.match(r"(\d+) kills", done.stdout)[1]) >= kills
+    said = without_tensorflow("killed_runs.py", folder, kills, seed)
+    assert int(re.match(r"(\d+) kills", said)[1]) >= kills
 
 
 def test_killed_at_random_moments(tmp_path):
@@ -36,6 +39,16 @@ def test_killed_at_random_moments(tmp_path):
 @pytest.mark.exhaustive
 def test_killed_at_very_many_random_moments(tmp_path):
     killed_runs(tmp_path, 500, 2)
+
+
+def test_photos_people_and_kills_in_any_order():
+    without_tensorflow("journal_machine.py", 10, 12)
+
+
+@pytest.mark.slow
+def test_photos_people_and_kills_in_very_many_orders():
+    seed = random.randrange(2**32)
+    without_tensorflow("journal_machine.py", 400, 30, seed)
 
 
 @pytest.fixture(scope="module")

@@ -82,13 +82,12 @@ def test_the_folder_of_the_split_is_preferred(tmp_path):
 
 
 def test_the_end_of_a_path_must_be_of_one_photo(tmp_path):
-    touch(tmp_path, "a/1.jpg", "b/1.jpg", "2.jpg")
-    names = "/x/a/1.jpg", "/x/c/1.jpg", "/x/p/2.jpg", "/x/q/2.jpg"
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "2.jpg", "3.jpg")
+    names = "/x/a/1.jpg", "/x/c/1.jpg", "/x/p/2.jpg", "/x/q/2.jpg", "3.jpg", "/x/3.jpg"
     found, search = locate(tmp_path, *names)
-    assert found == {"/x/a/1.jpg": "a/1.jpg"}
-    assert f"not used, since it has the name of 2 images: {tmp_path}/2.jpg" in (
-        search.notes
-    )
+    assert found == {"/x/a/1.jpg": "a/1.jpg", "3.jpg": "3.jpg"}
+    note = "not found, since their files have the names of several images: 3 images"
+    assert f"{note}, such as /x/p/2.jpg, which may be {tmp_path}/2.jpg" in search.notes
 
 
 def test_relative_names_lose_their_folders_only_where_the_user_says_where(tmp_path):

@@ -177,7 +177,7 @@ def fuzzed(check, *arguments):
 
     @pytest.mark.slow
     def long(here):
-        tries(20_000)(here)
+        tries(5_000)(here)
 
     def tries(number):
         options = settings(

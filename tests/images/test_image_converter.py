@@ -539,6 +539,60 @@ def test_gif_with_a_clear_colour():
         np.testing.assert_array_equal(image, [[red, second, blue, second]])
 
 
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_gif_whose_first_frame_is_smaller_than_the_picture(clear):
+    # 4 x 1 pixels 0 1 2 1 at (2, 1) of 7 x 3; what follows is damaged.
+    file = b"GIF89a" + struct.pack("<HHBBB", 7, 3, 0x81, 0, 0)
+    file += bytes((255, 0, 0, 9, 9, 9, 0, 0, 255, 0, 0, 0))
+    codes = sum(code << 3 * i for i, code in enumerate((4, 0, 1, 4, 2, 1, 5)))
+    pixels = b"\2\3" + codes.to_bytes(3, "little") + b"\0"
+    control = b"\x21\xf9\4" + bytes((clear, 0, 0, 1, 0))
+    frame = b"," + struct.pack("<HHHHB", 2, 1, 4, 1, 0) + pixels
+    red, grey, blue = (255, 0, 0), (9, 9, 9), (0, 0, 255)
+    expected = np.full((3, 7, 3), WHITE if clear else red)
+    expected[1, 2:6] = red, WHITE if clear else grey, blue, WHITE if clear else grey
+    for rest in (b";", b"", frame[:-9], b",junk"):
+        image = read_both(file + control + frame + rest)
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_bitmaps_with_masks_in_the_graph():
+    image = picture(channels=4)
+    rows = image[::-1, :, [2, 1, 0, 3]].tobytes()
+    height, width = image.shape[:2]
+
+    def bitmap(compression, *masks):
+        head = struct.pack("<IiiHHII", 124, width, height, 1, 32, compression, 0)
+        head = (head.ljust(40, b"\0") + struct.pack("<4I", *masks)).ljust(124, b"\0")
+        size = 14 + len(head)
+        return struct.pack("<2sIII", b"BM", size + len(rows), 0, size) + head + rows
+
+    usual = 0xFF0000, 0xFF00, 0xFF
+    expected = read_both(encode(image, ".png"))
+    np.testing.assert_array_equal(read_both(bitmap(3, *usual, 0xFF << 24)), expected)
+    np.testing.assert_array_equal(read_both(bitmap(3, *usual, 0)), image[..., :3])
+    np.testing.assert_array_equal(read_both(bitmap(0, *usual, 0)), image[..., :3])
+    # TensorFlow knows only those masks. It must not give wrong colours.
+    for wrong in (bitmap(3, *usual[::-1], 0), bitmap(1, *usual, 0)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="BMP"):
+            decode(wrong)
+
+
+def test_texts_of_a_png_are_skipped():
+    file = encode(picture(), ".png")
+    texts = b"".join(
+        chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(10**6))) for _ in range(20)
+    )
+    np.testing.assert_array_equal(read_both(file[:33] + texts + file[33:]), picture())
+
+
+def test_a_file_of_nothing_but_padding_ends_soon():
+    with pytest.raises(ImageError):
+        load_image(b"\xff" * 10**6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(b"\xff\xd8" + b"\xff" * 10**6)
+
+
 @pytest.mark.parametrize("extension", [".gif", ".png", ".webp"])
 def test_first_frame_of_an_animation(extension):
     frames = [np.full((20, 30, 3), WHITE, "uint8"), np.zeros((20, 30, 3), "uint8")]

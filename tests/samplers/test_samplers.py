@@ -766,3 +766,47 @@ def test_top_k_is_that_of_tensorflow(size, different):
         expected, their_places = tf.math.top_k(values, k)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(places, their_places)  # the first of equals
+
+
+def test_replaced_changes_only_what_it_is_told():
+    sampler = BeamSampler(5, 0.3, constraints=Constraints(banned=["dog"]))
+    more = sampler.replaced(num_hypotheses=2, min_length=3)
+    assert more.get_config() == {
+        "length_penalty": 0.3,
+        "num_beams": 5,
+        "num_hypotheses": 2,
+        "constraints": {"banned": ["dog"], "min_length": 3},
+    }
+    assert sampler.num_hypotheses == 1 and sampler.constraints.min_length == 1
+    assert sampler.replaced().get_config() == sampler.get_config()
+    free = sampler.replaced(constraints=None)
+    assert free.constraints == Constraints() and free.num_beams == 5
+    greedy = sampler.replaced(GreedySampler)
+    assert greedy.get_config() == {
+        "length_penalty": 0.3,
+        "constraints": {"banned": ["dog"]},
+    }
+    diverse = sampler.replaced(DiverseBeamSampler, num_groups=5)
+    assert (diverse.num_beams, diverse.num_groups) == (5, 5)
+    for sampler_class, changes in (
+        (None, {"top_k": 3}),
+        (GreedySampler, {"num_beams": 2}),
+    ):
+        with pytest.raises(ValueError, match="does not have this option. Received"):
+            sampler.replaced(sampler_class, **changes)
+    with pytest.raises(ValueError, match="num_hypotheses=9"):
+        sampler.replaced(num_hypotheses=9)
+
+
+def test_replaced_knows_the_options_of_a_class_of_ones_own():
+    class Own(RandomSampler):
+        def __init__(self, colour="red", **kwargs):
+            super().__init__(**kwargs)
+            self.colour = colour
+
+        def get_config(self):
+            return {**super().get_config(), "colour": self.colour}
+
+    own = Own("blue", temperature=0.5).replaced(top_k=4)
+    assert (own.colour, own.temperature, own.top_k) == ("blue", 0.5, 4)
+    assert own.replaced(colour="green").colour == "green"

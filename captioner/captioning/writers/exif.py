@@ -49,13 +49,14 @@ class ExifBlock:
     def _directory(self, at):
         """dict of tag to (position of the entry, position of the value, its size)."""
         (count,) = self.unpack("H", at)
-        end, entries = at + 2 + 12 * count, {}
-        self.unpack("H", end - 2)  # all of it is there
-        for entry in range(at + 2, end, 12):
-            tag, kind, number = self.unpack("HHI", entry)
+        table, entries = self.data[at + 2 : at + 2 + 12 * count], {}
+        if len(table) < 12 * count:
+            raise ValueError("the EXIF data is damaged")
+        fields = struct.iter_unpack(self.order + "HHII", table)
+        for entry, (tag, kind, number, value) in zip(range(at + 2, 2**33, 12), fields):
             size = number * _SIZES.get(kind, 0)
-            (value,) = self.unpack("I", entry + 8) if size > 4 else (entry + 8,)
-            entries.setdefault(tag, (entry, value, size))
+            # A short value is in the entry itself.
+            entries.setdefault(tag, (entry, value if size > 4 else entry + 8, size))
         return entries
 
     def value(self, entry):

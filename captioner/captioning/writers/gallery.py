@@ -31,5 +31,6 @@ def _card(result, thumbnail):
         "caption": result.caption,
         "others": result.captions[1:],
         "score": result.score,
+        "confidence": result.confidence,
         "photo": JpegUri(thumbnail) if thumbnail else None,
     }

@@ -10,6 +10,7 @@ The kinds of blocks are "xmp" (a packet), "exif" (a TIFF structure), "photoshop"
 (resources, with IPTC data among them) and "iptc" (IPTC data alone, in TIFF files).
 """
 
+import itertools
 import os
 import struct
 import zlib
@@ -90,18 +91,32 @@ def replace_blocks(data, blocks):
     """
     if data.startswith(b"RIFF"):  # what follows belongs to no part
         data = data[: 8 + int.from_bytes(data[4:8], "little")]
-    # What is replaced is left out; the rest stays in its order.
-    kept, at = [], 0
-    for kind, start, end in _parts(data):
-        if kind in blocks:
-            kept.append(data[at:start])
-            at = end
-    data = b"".join([*kept, data[at:]])
-    if data.startswith(b"\xff\xd8"):
-        return _embed_in_jpeg(data, blocks)
+    parts = list(_parts(data))
+    cuts = [(start, end) for kind, start, end in parts if kind in blocks]
+    if data.startswith(b"RIFF"):
+        return _embed_in_webp(b"".join(_between(data, cuts)), blocks)
+    if not parts:
+        raise ValueError("the file is damaged")
     if data.startswith(_PNG_SIGNATURE):
-        return _embed_in_png(data, blocks)
-    return _embed_in_webp(data, blocks)
+        new, place = _png_chunks(blocks), parts[0][2]  # after the header
+    else:
+        new, place = _jpeg_segments(blocks), 2
+        for kind, start, end in parts:
+            if kind not in blocks and data[start : start + 2] != b"\xff\xe0":
+                break
+            place = place if kind in blocks else end  # after JFIF
+    before = [cut for cut in cuts if cut[0] < place]
+    pieces = _between(data[:place], before), [new], _between(data, cuts, place)
+    return b"".join(itertools.chain(*pieces))
+
+
+def _between(data, cuts, at=0):
+    """The pieces of data between the cuts. They are views, as photos may be large."""
+    for start, end in cuts:
+        if start >= at:
+            yield memoryview(data)[at:start]
+            at = end
+    yield memoryview(data)[at:]
 
 
 def _parts(data):
@@ -168,7 +183,7 @@ def _jpeg_parts(data):
         at += 2 + size
 
 
-def _embed_in_jpeg(data, blocks):
+def _jpeg_segments(blocks):
     new = b""
     for kind, marker, head in (  # EXIF has to be first
         ("exif", 0xE1, _EXIF_IN_JPEG),
@@ -181,12 +196,7 @@ def _embed_in_jpeg(data, blocks):
         for at in range(0, len(block), most):
             body = head + block[at : at + most]
             new += struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-    at = 2
-    for _, start, end in _jpeg_parts(data):  # after JFIF
-        if data[start : start + 2] != b"\xff\xe0":
-            break
-        at = end
-    return data[:at] + new + data[at:]
+    return new
 
 
 # PNG --------------------------------------------------------------------------------
@@ -224,17 +234,14 @@ def _png_text(body):
     return text
 
 
-def _embed_in_png(data, blocks):
+def _png_chunks(blocks):
     new = b""
     for kind, head in (("exif", b"eXIf"), ("xmp", b"iTXt" + _XMP_IN_PNG + bytes(4))):
         if kind in blocks:
             body = head + blocks[kind]
             new += struct.pack(">I", len(body) - 4) + body
             new += struct.pack(">I", zlib.crc32(body))
-    _, _, at = next(_png_parts(data), (None, 0, 0))  # after the header
-    if not at:
-        raise ValueError("the file is damaged")
-    return data[:at] + new + data[at:]
+    return new
 
 
 # WebP -------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ ROWS_AT_ONCE = 10_000  # in memory
 
 
 def write_parquet(file, results, info):
-    """Columns path, caption, score, error, kind, and the lists captions and scores.
+    """Columns path, caption, score, error, kind, confidence, and the lists captions and
+    scores.
 
     Raises:
         ValueError: pyarrow is not installed.
@@ -20,6 +21,7 @@ def write_parquet(file, results, info):
             ("score", number),
             ("error", text),
             ("kind", text),
+            ("confidence", number),
             ("captions", pyarrow.list_(text)),
             ("scores", pyarrow.list_(number)),
         ]

@@ -8,24 +8,24 @@ from captioner.spreadsheets import COLUMNS, protect
 
 
 def write_csv(file, results, info):
-    """Columns path, caption, score, error, kind; and caption_2, score_2, ... for
-    several captions per photo."""
+    """Columns path, caption, score, error, kind, confidence; and caption_2, score_2,
+    ... for several captions per photo."""
     more = range(1, info.num_captions)
-    header = list(COLUMNS)
+    header = [*COLUMNS, "confidence"]
     header += [f"{name}_{i + 1}" for i in more for name in ("caption", "score")]
     with _as_text(file) as text:
         rows = csv.writer(text)
         rows.writerow(header)
         for each in results:
-            row = [each.path, each.caption, each.score, each.error, each.kind]
+            row = [getattr(each, name) for name in header[: len(COLUMNS) + 1]]
             for i in more:
                 row += [_at(each.captions, i), _at(each.scores, i)]
             rows.writerow(_cells(row, info))
 
 
 def write_jsonl(file, results, info):
-    """One object per line: path, caption, score, error, kind; and the lists captions
-    and scores for several captions per photo."""
+    """One object per line: path, caption, score, error, kind, confidence; and the lists
+    captions and scores for several captions per photo."""
     with _as_text(file) as text:
         for each in results:
             text.write(json.dumps(as_json(each, info.num_captions)) + "\n")
@@ -33,7 +33,7 @@ def write_jsonl(file, results, info):
 
 def as_json(result, num_captions):
     """A result as a dict for JSON."""
-    row = {name: getattr(result, name) for name in COLUMNS}
+    row = {name: getattr(result, name) for name in (*COLUMNS, "confidence")}
     if num_captions > 1 and result.captions:
         row.update(captions=list(result.captions), scores=list(result.scores))
     return row
