@@ -4,6 +4,7 @@
     python benchmarks/caption_folder.py --engines       # and ai-edge-litert, tf2onnx,
                                                         # onnxruntime
     python benchmarks/caption_folder.py --hugging-face  # and torch, transformers
+    python benchmarks/caption_folder.py --phone-photos
     python benchmarks/caption_folder.py --memory 1000 100000
 
 The first captions copies of the sample photos with the shipped preset, end to end (CSV
@@ -13,8 +14,10 @@ resizing, network, words, writing.
 
 --engines compares ways to run the image network on the CPU. --hugging-face captions
 the same photos with a `VisionEncoderDecoder` of the shape of vit-gpt2 and with
-BLIP-base, their weights random (which is as fast), greedily, 12 words. --memory gives
-the peak memory of a whole run over so many small photos, with a small captioner.
+BLIP-base, their weights random (which is as fast), greedily, 12 words. --phone-photos
+captions JPEGs of 12 megapixels, and in turn the same photos at 640 x 480, and gives the
+peak memory of all processes. --memory gives that of a whole run over a number of small
+photos, with a small captioner.
 
 Each prints a table and one line of JSON. Wall times on a machine that does something
 else are worth nothing; the processor's time (`cpu`) of one process is worth a little.
@@ -30,6 +33,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -48,10 +52,11 @@ def copies(folder, count):
 
 
 def clocked(function):
-    """(seconds, processor seconds of this process, result)."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """(seconds, processor seconds of this process and those that it started and that
+    have ended, result)."""
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
     result = function()
-    return time.perf_counter() - wall, time.process_time() - cpu, result
+    return time.perf_counter() - wall, sum(os.times()[:4]) - cpu, result
 
 
 # End to end, and by stage ----------------------------------------------------------
@@ -303,6 +308,122 @@ def hugging_face(rounds, batch_sizes=(1, 4, 8)):
     return table
 
 
+# Phone photos ----------------------------------------------------------------------
+
+
+def phone_photos(count, rounds, batch_size):
+    """12-megapixel JPEGs against the same photos at 640 x 480, in turn."""
+    import captioner
+    from captioner.captioning.caption import DEFAULT_PRESET
+
+    task = captioner.ImageCaptioner.from_preset(DEFAULT_PRESET)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        sizes = {"640 x 480": folder / "small", "4000 x 3000": folder / "large"}
+        megabytes = _make_phone_photos(*sizes.values(), count)
+
+        def run(name, number):
+            output = folder / f"{number}-{sizes[name].name}.csv"
+            results = captioner.caption(
+                sizes[name], task, output, batch_size=batch_size, progress="none"
+            )
+            assert sum(result.error is None for result in results) == count
+
+        rates, cpus, peaks = {}, {}, dict.fromkeys(sizes, 0)
+        for name in sizes:
+            rates[name], cpus[name] = [], []
+        run("640 x 480", 0)
+        for number in range(1, rounds + 1):
+            for name in sizes:
+                with _PeakMemory() as memory:
+                    wall, cpu, _ = clocked(lambda: run(name, number))
+                rates[name].append(count / wall)
+                cpus[name].append(1000 * cpu / count)
+                peaks[name] = max(peaks[name], memory.peak)
+    table = {
+        name: {
+            "photos/s": round(statistics.median(rates[name]), 2),
+            "cpu ms a photo": round(statistics.median(cpus[name]), 1),
+            "peak MB, all processes": round(peaks[name] / 1e6),
+        }
+        for name in sizes
+    }
+    show(table)
+    pairs = [large / small for small, large in zip(*rates.values())]
+    ratio = statistics.median(pairs)
+    print(
+        f"\n{count} photos, {megabytes:.1f} MB each; ratio of the rates: {ratio:.2f}\n"
+    )
+    return {**table, "ratio": round(ratio, 3), "ratios": [round(r, 3) for r in pairs]}
+
+
+def _make_phone_photos(small, large, count):
+    """Two folders of the samples: as a phone takes photos, and reduced. Returns the
+    mean size of the large files in megabytes."""
+    import cv2
+    import numpy as np
+
+    small.mkdir()
+    large.mkdir()
+    random = np.random.default_rng(0)
+    samples = sorted(SAMPLES.glob("*.jpg"))
+    for number in range(count):
+        files = [folder / f"{number:06}.jpg" for folder in (small, large)]
+        if number >= len(samples):
+            for file in files:
+                os.link(file.with_stem(f"{number % len(samples):06}"), file)
+            continue
+        image = cv2.imread(str(samples[number]))
+        image = cv2.resize(image, (4000, 3000), interpolation=cv2.INTER_CUBIC)
+        # Noise as that of a small sensor; without it the files would be too small.
+        noise = random.normal(0, 4, image.shape)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        reduced = cv2.resize(image, (640, 480), interpolation=cv2.INTER_AREA)
+        for file, pixels in zip(files, (reduced, image)):
+            cv2.imwrite(str(file), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    sizes = [file.stat().st_size for file in large.iterdir()]
+    return statistics.mean(sizes) / 1e6
+
+
+class _PeakMemory(threading.Thread):
+    """The most resident memory of this process and those below it, in bytes; what they
+    share counts for each."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self.ended = 0, threading.Event()
+
+    def run(self):
+        while not self.ended.wait(0.02):
+            self.peak = max(self.peak, sum(map(self._resident, self._processes())))
+
+    def _processes(self):
+        found = [os.getpid()]
+        for process in found:
+            for tasks in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+                try:
+                    found += map(int, tasks.read_text().split())
+                except OSError:  # it has just ended
+                    pass
+        return found
+
+    @staticmethod
+    def _resident(process):
+        try:
+            pages = pathlib.Path(f"/proc/{process}/statm").read_text().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.ended.set()
+        self.join()
+
+
 # Memory ----------------------------------------------------------------------------
 
 
@@ -385,6 +506,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--engines", action="store_true")
     parser.add_argument("--hugging-face", action="store_true")
+    parser.add_argument("--phone-photos", action="store_true")
     parser.add_argument("--memory", type=int, nargs="+", metavar="PHOTOS")
     parser.add_argument("--one-run", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -395,6 +517,8 @@ def main():
         result = engines(given.rounds)
     elif given.hugging_face:
         result = hugging_face(given.rounds)
+    elif given.phone_photos:
+        result = phone_photos(given.photos, given.rounds, given.batch_size)
     elif given.memory:
         result = memory(given.memory)
     else:

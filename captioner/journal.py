@@ -49,7 +49,8 @@ class Entry(typing.NamedTuple):
         name: str, of the photo.
         stamp: str, as of the `Photo` that was looked at.
         digest: bytes, of its content, or None.
-        payload: what was made of the photo, any JSON value; None where that failed.
+        payload: what was made of the photo, any JSON value, or None; where the photo
+            failed later, it is still that of before.
         kind: str, the kind of its error, or None; "kept" where the payload was not made
             but found.
         reason: str, the reason of its error, or None.
@@ -65,6 +66,11 @@ class Entry(typing.NamedTuple):
     reason: str | None = None
     written: bool = True
     run: int = 0
+
+    @property
+    def failed(self):
+        """Whether the entry is an error."""
+        return self.kind not in (None, "kept")
 
 
 class Journal:

@@ -104,10 +104,10 @@ class RunProgress:
                 self._bar.refresh()
         elif now - self._told >= (2 if self._mode == "json" else LINE_INTERVAL):
             self._told = now
-            text = f"captions: {self._line()}"
             if self._mode == "json":
-                text = json.dumps({"event": "progress", **self.state()})
-            say(text)
+                say(json.dumps({"event": "progress", **self.state()}))
+            else:
+                say(f"captions: {self._line()}")
 
     def note(self, text):
         """Say something that the user should know."""

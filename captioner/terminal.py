@@ -3,10 +3,14 @@
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
 import unicodedata
+
+# Bytes, most of which it reserves and does not use.
+TENSORFLOW_ADDRESS_SPACE = 4_000_000 * 1024
 
 EXIT_CODES = """
 \b
@@ -82,16 +86,21 @@ def printable(text):
     )
 
 
+def printable_lines(text):
+    """As `printable`, for a text of several lines, such as a table."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
 def _is_space(character):
     return unicodedata.category(character) == "Zs"
 
 
 def say(text):
-    """Write a line to standard error. Nobody may read it any more, as behind a closed
-    pipe, and that is no reason to stop the work."""
+    """Write to standard error, what others wrote made `printable`. Nobody may read it
+    any more, as behind a closed pipe, and that is no reason to stop the work."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def is_terminal():
@@ -119,9 +128,20 @@ def import_tensorflow():
     """Import TensorFlow without the notes about GPUs that it writes."""
     if "tensorflow" in sys.modules:
         return
+    _check_memory_limit()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with muted_stderr():
         import tensorflow  # noqa: F401
+
+
+def _check_memory_limit():
+    """Refuse a limit under which TensorFlow would end the process without a word."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < TENSORFLOW_ADDRESS_SPACE:
+        raise ValueError(
+            f"The limit of memory, `ulimit -v {limit // 1024}`, is too low: TensorFlow "
+            f"needs {TENSORFLOW_ADDRESS_SPACE // 1024}."
+        )
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def test_the_command_has_the_functions_arguments_and_defaults(verb):
         }  # --num-captions
         expected |= {"num_hypotheses"} if verb == "evaluate" else set()
         expected.add("ensemble_with")  # a list of presets in Python
-    if "dataset" in arguments:  # a part of its spec
+    if "dataset" in arguments:  # a part of the spec in Python
         expected |= {"image_dir", "dev_fraction", "test_fraction"}
     if "style" in arguments:
         expected |= set(inspect.signature(CaptionStyle).parameters) - {"style"}

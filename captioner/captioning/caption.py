@@ -167,8 +167,6 @@ def caption(
             "sidecar_suffix must begin with a dot and name no folder. "
             f"Received: sidecar_suffix={sidecar_suffix}"
         )
-    if preset == DEFAULT_PRESET:  # and not a folder that happens to have this name
-        preset = presets.find_named_preset(preset)
     if engine == "ray":
         if not isinstance(preset, (str, os.PathLike)):
             raise ValueError(

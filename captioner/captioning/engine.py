@@ -153,8 +153,7 @@ class LocalEngine:
     def _is_enough(self, waiting):
         """Whether no more batches should be begun before the first one is done."""
         photos = [each.photo for batch, _ in waiting for each in batch]
-        held = sum(len(p.member) for p in photos if isinstance(p.member, bytes))
-        held += len(photos) * self._image_bytes
+        held = sum(photo.num_bytes_held + self._image_bytes for photo in photos)
         return len(waiting) > self._ahead or held > MOST_BYTES_AHEAD
 
     def _start(self, batch):

@@ -18,7 +18,7 @@ MANIFEST_FILE = "run.json"
 
 def result_of(entry, style):
     """The `CaptionResult` of a journal's `Entry`."""
-    if entry.payload is None:
+    if entry.failed:
         return CaptionResult(entry.name, error=entry.reason, kind=entry.kind)
     texts = tuple(text for text, _ in captions_of(entry, style))
     scores = tuple(score for _, score in entry.payload["captions"])

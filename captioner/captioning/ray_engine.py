@@ -6,20 +6,22 @@ those of a run on one machine and come back in the same order, and so are the ca
 All machines must see the photos, and the preset, under the same paths.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
 import pickle
 
 from captioner.captioning.engine import LocalEngine
+from captioner.processes import trusted
 
 MAX_BYTES_HELD = 2**31
 BATCHES_A_BLOCK = 16  # at most: what is done again when an actor is lost
 
 
 class RayEngine:
-    """As `LocalEngine`, on a cluster: the one at `$RAY_ADDRESS`, that which is running
-    here, or one that is started here.
+    """As `LocalEngine`, on a Ray cluster: the one at `$RAY_ADDRESS`, the one that is
+    running on this machine, or a new one that is started here.
 
     Raises:
         ValueError: Ray is not installed.
@@ -30,7 +32,10 @@ class RayEngine:
         self._load, self._options = load, options
         self._started = not ray.is_initialized()
         if self._started:
-            ray.init(log_to_driver=False, logging_level="ERROR")
+            job = ray.job_config.JobConfig()
+            job._py_driver_sys_path = _SearchPath()
+            with _trusted_python_path():
+                ray.init(log_to_driver=False, logging_level="ERROR", job_config=job)
         logging.getLogger("ray.data").setLevel("ERROR")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -86,9 +91,37 @@ class RayEngine:
             yield waiting[row["index"]], pickle.loads(row["outcomes"])
 
     def close(self):
-        """Leave the cluster; one that was started here ends."""
+        """Leave the cluster; a cluster that was started here ends."""
         if self._started:
             self._ray.shutdown()
+
+
+class _SearchPath(list):
+    """Where processes of the cluster look for modules. Ray adds the working folder,
+    which may be one of downloaded photos, and that of the script."""
+
+    def extend(self, folders):
+        super().extend(trusted(folders))
+
+
+@contextlib.contextmanager
+def _trusted_python_path():
+    """PYTHONPATH, which processes of the cluster inherit, without the working folder
+    (except for the checkout that this module is from)."""
+    before = os.environ.get("PYTHONPATH")
+    package = os.path.dirname(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    )
+    try:
+        if before is not None:
+            folders = before.split(os.pathsep)
+            kept = {*trusted(folders), package}
+            folders = [folder for folder in folders if folder in kept]
+            os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+        yield
+    finally:
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def import_ray():

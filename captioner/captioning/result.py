@@ -9,13 +9,13 @@ class CaptionResult:
 
     Attributes:
         path: str, as it was given or found; in an archive, "archive.zip/member.jpg".
-        caption: str, or None where there is an error.
+        caption: str, or None if there is an error.
         score: float, the log-probability that the sampler ranks by, or None.
-        error: str, why there is no caption, or None.
-        kind: str, the error's kind (see `captioner.caption`); "kept" where the caption
-            is one that was there before; or None.
-        captions: tuple of str, all captions that were asked for, the best first.
-        scores: tuple of float, theirs.
+        error: str, the reason why there is no caption, or None.
+        kind: str, the kind of the error (see `captioner.caption`); "kept" for a caption
+            that existed before the run; or None.
+        captions: tuple of str, all captions, the best first.
+        scores: tuple of float, the scores of `captions`.
         confidence: float, how likely the caption is right, 0 to 1; None where the
             captioner does not know.
     """

@@ -111,7 +111,7 @@ class CaptionRun:
                 entry, _ = self._decide(photo)
                 if entry is None:
                     yield CaptionResult(photo.name, kind="to_caption")
-                elif entry.payload is not None and entry.kind is None:
+                elif entry.kind is None:
                     result = result_of(entry, self.style)
                     yield dataclasses.replace(result, kind="done")
                 else:
@@ -226,21 +226,20 @@ class CaptionRun:
         if error is None and (reason := self.files.claim(photo)):
             error = ImageError(photo.name, "clash", reason)
         if error is not None:
-            return _failed(photo, error, run), old
+            return _failed(photo, error, run, old), old
         is_same = old is not None and old.stamp == photo.stamp
-        is_done = is_same and old.payload is not None and old.kind is None
-        if is_done and photo.stamp:
+        if is_same and old.kind is None and photo.stamp:
             if self.wants_thumbnails and not self.journal.has_thumbnail(photo.name):
                 return None, old
             return old, old
-        if is_same and old.payload is None:
+        if is_same and old.failed:
             is_lasting = photo.stamp and old.kind not in PASSING_KINDS
             if is_lasting or old.run == run:  # it was tried once in this run
                 return old, old
         try:
             before = {} if self.existing == "overwrite" else self._before(photo, old)
         except ValueError as error:
-            return _failed(photo, _not_written(photo, error), run), old
+            return _failed(photo, _not_written(photo, error), run, old), old
         if self.existing == "skip":
             text = next(filter(None, before.values()), None)
             if text:
@@ -262,7 +261,7 @@ class CaptionRun:
 
     def _see_to_files(self, photo, entry):
         """Write the files of a known photo that should exist and do not."""
-        if entry.payload is None or not self.files.writers:
+        if entry.failed or not self.files.writers:
             return entry
         which = "missing"
         if not entry.written:  # a run was killed while it wrote
@@ -278,24 +277,22 @@ class CaptionRun:
             for path, make, replace in self.files.contents(photo, entry, which):
                 self.files.write(path, make, replace)
         except (ValueError, OSError) as error:
-            return _failed(photo, _not_written(photo, error), self.journal.run)
+            return _failed(photo, _not_written(photo, error), self.journal.run, entry)
         return entry._replace(written=True)
 
     def _finish(self, batch, outcomes):
         """Note in the journal what became of a batch, then write the photos' files."""
-        thumbnails, contents, entries = [], {}, {}
+        thumbnails, contents, entries, run = [], {}, {}, self.journal.run
         for pending, outcome in zip(batch, outcomes):
             photo, name = pending.photo, pending.photo.name
             self.places.append((pending.position, photo))
             if isinstance(outcome, ImageError):
-                entries[name] = _failed(photo, outcome, self.journal.run)
+                entries[name] = _failed(photo, outcome, run, pending.old)
                 continue
             payload = {"captions": outcome.captions, "confidence": outcome.confidence}
             if outcome.captions is None:  # the content is the known one
-                payload = {name: pending.old.payload.get(name) for name in payload}
-            entry = Entry(
-                name, photo.stamp, outcome.digest, payload, run=self.journal.run
-            )
+                payload = {key: pending.old.payload.get(key) for key in payload}
+            entry = Entry(name, photo.stamp, outcome.digest, payload, run=run)
             if outcome.thumbnail:
                 thumbnails.append((name, outcome.thumbnail))
             if self.files.writers:
@@ -307,7 +304,8 @@ class CaptionRun:
                     contents[name] = self.files.contents(photo, entry)
                     entry = entry._replace(written=not contents[name])
                 except (ValueError, OSError) as error:
-                    entry = _failed(photo, _not_written(photo, error), self.journal.run)
+                    error = _not_written(photo, error)
+                    entry = _failed(photo, error, run, pending.old)
             entries[name] = entry
         self.entries += entries.values()
         self._write_down(thumbnails)
@@ -319,7 +317,7 @@ class CaptionRun:
                 entry = entries[name]._replace(written=True)
             except (ValueError, OSError) as error:
                 error = _not_written(photos[name], error)
-                entry = _failed(photos[name], error, self.journal.run)
+                entry = _failed(photos[name], error, run, entries[name])
             if entry != entries[name]:
                 entries[name] = entry
                 self.entries.append(entry)
@@ -366,8 +364,14 @@ def _is_there(name):
     return bool(name)
 
 
-def _failed(photo, error, run):
-    return Entry(photo.name, photo.stamp, kind=error.kind, reason=error.reason, run=run)
+def _failed(photo, error, run, old):
+    entry = Entry(
+        photo.name, photo.stamp, kind=error.kind, reason=error.reason, run=run
+    )
+    if old is None:
+        return entry
+    # When the photo can be read again, it is still known which captions were ours.
+    return entry._replace(payload=old.payload, written=old.written)
 
 
 def _not_written(photo, error):

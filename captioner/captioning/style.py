@@ -1,4 +1,4 @@
-"""How captions are dressed for those who make datasets."""
+"""The final form of captions, for those who make datasets."""
 
 import dataclasses
 
@@ -8,16 +8,16 @@ FINAL_DOTS = ("keep", "add", "remove")
 
 @dataclasses.dataclass(frozen=True)
 class CaptionStyle:
-    """Changes a caption's case, final dot and surroundings.
+    """Changes the case and the final dot of a caption, and adds text around it.
 
     Args:
-        text_prefix, text_suffix: written before and after, as they are.
-        trigger_word: written first of all, with a comma: "sks, a dog on a beach".
+        text_prefix, text_suffix: text to write before and after the caption.
+        trigger_word: a word to write first, followed by a comma: "sks, a dog".
         case: "keep", "lower", "upper", "sentence" (a capital first letter) or "title".
-        final_dot: "keep", "add" (where the caption ends in no mark) or "remove".
+        final_dot: "keep", "add" (if the caption does not end with a mark) or "remove".
 
     Raises:
-        ValueError: `case` or `final_dot` is none of these.
+        ValueError: `case` or `final_dot` is not one of these.
 
     Example:
 

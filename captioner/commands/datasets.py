@@ -3,7 +3,7 @@
 import click
 
 from captioner.commands.dataset_flags import dataset_flags
-from captioner.terminal import EXIT_CODES
+from captioner.terminal import EXIT_CODES, printable, printable_lines
 
 
 @click.group("datasets")
@@ -48,7 +48,7 @@ def datasets_show(dataset):
     from captioner.datasets import load_dataset
 
     options = {"download": False} if "tfds:" in dataset else {}
-    click.echo(load_dataset(dataset, **options).summary())
+    click.echo(printable_lines(load_dataset(dataset, **options).summary()))
 
 
 @datasets_group.command("download", epilog=EXIT_CODES)
@@ -67,4 +67,4 @@ def datasets_download(name, output, base_url):
     from captioner.datasets import download
 
     path = download(name, output, base_url)
-    click.echo(f"{name}:{path}")
+    click.echo(printable(f"{name}:{path}"))

@@ -6,7 +6,7 @@ import click
 
 from captioner.commands.dataset_flags import dataset_flags
 from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
-from captioner.terminal import EXIT_CODES, import_tensorflow
+from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, say
 
 
 @click.command("evaluate", epilog=EXIT_CODES)
@@ -95,7 +95,7 @@ def evaluate_command(
         compare_with,
         java_metrics,
     )
-    click.echo(evaluation)
+    click.echo(printable_lines(evaluation))
     if output:
-        click.echo(f"report: {os.path.join(output, REPORT_FILE)}", err=True)
+        say(f"report: {os.path.join(output, REPORT_FILE)}")
     ctx.exit(1 if evaluation.left_out else 0)

@@ -3,7 +3,7 @@
 import click
 
 from captioner.commands.sampler_flags import preset_and_sampler, sampler_flags
-from captioner.terminal import EXIT_CODES, import_tensorflow
+from captioner.terminal import EXIT_CODES, import_tensorflow, printable
 
 
 @click.command("export", epilog=EXIT_CODES)
@@ -24,4 +24,4 @@ def export_command(preset, output, overwrite, **sampler_options):
 
     preset, sampler = preset_and_sampler(preset, sampler_options)
     path = export(preset, output, sampler, overwrite)
-    click.echo(path)
+    click.echo(printable(str(path)))

@@ -2,7 +2,7 @@
 
 import click
 
-from captioner.terminal import one_line
+from captioner.terminal import one_line, printable, say
 
 
 @click.command("presets")
@@ -14,6 +14,7 @@ def presets_command():
         try:
             config = presets.read_json(folder, presets.CONFIG_FILE)
         except presets.PresetError as error:
-            click.echo(f"skipped: {one_line(error)}", err=True)
+            say(f"skipped: {one_line(error)}")
             continue
-        click.echo(f"{folder.name}\t{config.get('class_name')}\t{folder}")
+        row = folder.name, str(config.get("class_name")), str(folder)
+        click.echo("\t".join(map(printable, row)))

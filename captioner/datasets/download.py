@@ -19,7 +19,7 @@ import zlib
 from tqdm import tqdm
 
 from captioner.files import atomic_write, open_without_links
-from captioner.terminal import printable
+from captioner.terminal import printable, printable_lines
 
 _CHUNK_SIZE = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
@@ -402,4 +402,4 @@ def _remove_if_there(path):
 
 
 def _say(text):
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable_lines(text), file=sys.stderr)

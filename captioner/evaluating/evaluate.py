@@ -7,7 +7,6 @@ import itertools
 import os
 import pathlib
 import re
-import sys
 
 from captioner import presets
 from captioner.datasets import load_dataset
@@ -39,6 +38,7 @@ from captioner.metrics.rightness import least_right_score, right_captions
 from captioner.progress import progress_bar
 from captioner.tasks.load_task import load_task
 from captioner.tasks.task import Task
+from captioner.terminal import say
 
 PREDICTIONS_FILE = "predictions.json"
 N_BEST_FILE = "n_best.json"
@@ -119,7 +119,7 @@ def evaluate(
         what for what, reason in data.summary().left_out if "without captions" in reason
     ]
     if without_references:
-        print(f"without references: {name_ids(without_references)}", file=sys.stderr)
+        say(f"without references: {name_ids(without_references)}")
     if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def evaluate(
     for predictions in reversed(written):
         left_out.update(predictions.errors)
     for reason in left_out.values():
-        print(f"left out: {reason}", file=sys.stderr)
+        say(f"left out: {reason}")
     references = {
         example["image/id"]: example["captions"]
         for example in examples

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 import zlib
 
 import keras
@@ -28,7 +27,7 @@ from captioner.files import atomic_write, write_json
 from captioner.images.image_files import ImageError, read_image_file
 from captioner.images.image_views import View
 from captioner.progress import progress_bar
-from captioner.terminal import one_line
+from captioner.terminal import one_line, say
 
 SHARD_SIZE = 256
 BATCH_SIZE = 16
@@ -83,7 +82,7 @@ class FeatureCache:
             self._open_shard(index_file)
 
     def __len__(self):
-        """How many photos have their features here."""
+        """The number of photos whose features are here."""
         return len(self._row_of)
 
     def renewed(self):
@@ -158,7 +157,7 @@ class FeatureCache:
         return errors
 
     def reader(self, images, views=(View(),)):
-        """What `training_batches` needs to train from the cache.
+        """The images for `training_batches` and `RowBatches`, read from the cache.
 
         Args:
             images: photos that `compute` has seen.
@@ -231,10 +230,9 @@ class FeatureCache:
             if features.shape != (len(contents), *self.feature_shape):
                 raise ValueError(f"the file holds features of shape {features.shape}")
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-            print(
+            say(
                 f"{index_file.with_suffix('.npy')}: image features cannot be used and "
-                f"are computed again ({one_line(error)})",
-                file=sys.stderr,
+                f"are computed again ({one_line(error)})"
             )
             return
         for row, content in enumerate(contents):

@@ -1,4 +1,4 @@
-"""From a dataset's examples to batches, with `tf.data`."""
+"""Photos and captions in batches, with `tf.data`."""
 
 import concurrent.futures
 import os
@@ -11,14 +11,14 @@ from captioner.images.image_views import View
 
 
 def image_batches(images, image_converter, batch_size, on_error):
-    """Photos, decoded in parallel and converted, ahead of whoever reads them.
+    """Decode photos in parallel and convert them, ahead of the reader.
 
     Args:
         images: a sequence of paths, encoded bytes or uint8 arrays.
         image_converter: an `ImageConverter`.
-        batch_size: photos a batch; the last batch may be smaller.
+        batch_size: photos per batch; the last batch may be smaller.
         on_error: called with (index, ImageError) for each photo that cannot be
-            read; the photo is left out and the rest goes on.
+            read; the photo is left out.
 
     Returns:
         A `tf.data.Dataset` of (indices, images): int64 (B,) into the sequence,
@@ -95,15 +95,14 @@ def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
             "images", and a function of int64 indices (B,) that returns their
             float array (B, ...) as the model takes it.
         captions: list of lists of str, the captions of each image.
-        batch_size: B, images a batch; the rest of an epoch that fills no batch is
-            left out.
-        epochs: how many epochs there are in all.
+        batch_size: B, images per batch; the images that fill no batch are left out.
+        epochs: total number of epochs.
         seed: int.
         first_epoch: the first epoch to give.
 
     Returns:
-        A `tf.data.Dataset` of dicts, all epochs one after the other; and the number
-        of batches in each.
+        A `tf.data.Dataset` of dicts, with all epochs one after the other; and the
+        number of batches per epoch.
 
     Raises:
         ValueError: there are fewer images than `batch_size`.
@@ -142,7 +141,7 @@ def training_batches(images, captions, batch_size, epochs, seed, first_epoch=0):
 
 
 def image_reader(images, image_converter, views=(View(),)):
-    """What `training_batches` and `RowBatches` need to train from photos.
+    """The images for `training_batches` and `RowBatches`, read from photos.
 
     Args:
         images: N paths, encoded bytes or uint8 arrays.

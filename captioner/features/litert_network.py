@@ -6,20 +6,29 @@ TensorFlow graph, and gives the same captions.
 """
 
 import contextlib
+import ctypes
+import gc
+import logging
 import threading
+
+import numpy as np
 
 from captioner.terminal import muted_stderr
 
+_log = logging.getLogger(__name__)
 _converted = None, None  # the fingerprint of the last backbone, and its flatbuffer
 
 
 def image_network(vision_backbone, num_threads):
-    """The fastest way to run an image network here: LiteRT where it has shown to be,
-    and serves, the TensorFlow graph otherwise.
+    """The fastest way to run an image network on this machine.
+
+    This is LiteRT for EfficientNet-Lite on a processor, and the TensorFlow graph for
+    other networks and on a GPU. Where LiteRT should run and cannot, a line in the log
+    says so, which Python prints to standard error, and the graph runs instead.
 
     Args:
         vision_backbone: a `VisionBackbone`.
-        num_threads: that one call uses; the graph takes TensorFlow's.
+        num_threads: number of threads that one call uses; the graph uses TensorFlow's.
 
     Returns:
         Function of a tensor, float32 (B, H, W, 3), to an array, float32 (B, P, E); for
@@ -29,9 +38,15 @@ def image_network(vision_backbone, num_threads):
 
     if vision_backbone.architecture.startswith("efficientnet_lite"):
         if not tf.config.list_physical_devices("GPU"):
-            with contextlib.suppress(RuntimeError):
+            try:
                 network = LiteRTNetwork(vision_backbone, num_threads)
                 return lambda images: network(images.numpy())
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                _log.warning(
+                    "The image network runs as a TensorFlow graph, which takes twice "
+                    f"as long as LiteRT: {reason}"
+                )
     encode = tf.function(
         lambda images: vision_backbone(images, training=False),
         input_signature=[
@@ -45,9 +60,12 @@ def image_network(vision_backbone, num_threads):
 class LiteRTNetwork:
     """Photos to image features, as `VisionBackbone` does it; for many threads at once.
 
+    It sees as many photos at a time as it has threads. More would take more memory, and
+    more time as well, since they do not fit in the processor's cache.
+
     Args:
         vision_backbone: a `VisionBackbone`.
-        num_threads: that one call uses.
+        num_threads: number of threads that one call uses.
 
     Raises:
         RuntimeError: LiteRT does not know an operation of the network.
@@ -60,6 +78,11 @@ class LiteRTNetwork:
 
     def __call__(self, images):
         """float32 (B, H, W, 3) -> float32 (B, P, E)."""
+        step = self._num_threads
+        parts = [images[at : at + step] for at in range(0, len(images), step)]
+        return np.concatenate([self._run(part) for part in parts])
+
+    def _run(self, images):
         if getattr(self._own, "interpreter", None) is None:
             self._own.interpreter, self._own.size = self._interpreter(), 0
         interpreter = self._own.interpreter
@@ -113,6 +136,17 @@ def _convert(vision_backbone):
                     [network.get_concrete_function()]
                 )
                 _converted = fingerprint, converter.convert()
+                del converter
             except Exception as error:  # of many kinds
                 raise RuntimeError(f"no LiteRT form: {error}") from error
+        del network
+        _give_back_memory()
     return _converted[1]
+
+
+def _give_back_memory():
+    """Return what the conversion took to the system, some 300 MB; C's library would
+    keep most of it for later."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

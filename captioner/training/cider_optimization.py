@@ -1,4 +1,4 @@
-"""CIDEr optimisation: the stage of `train` that learns from captions of its own.
+"""CIDEr optimisation: the stage of `train` that learns from its own captions.
 
 Cross-entropy teaches a captioner to continue what people wrote. Here it writes
 captions itself, is told how good each is as a whole, and makes the better ones
@@ -31,10 +31,10 @@ from captioner.training.row_batches import padded
 class CiderReward:
     """CIDEr-D of token ids against the captions of the training split.
 
-    It is the very class that `evaluate` scores with, on the captioner's own tokens and
-    the training split's document frequencies. The end token counts as a word, of
-    candidates and references: without it, a caption that stops at "a dog with a"
-    loses nothing but length, and captions learn to end so.
+    `evaluate` scores with the same class. Here it works on the captioner's tokens and
+    the document frequencies of the training split. The end token counts as a word in
+    candidates and references: without it, a caption that stops at "a dog with a" would
+    only be shorter, and captions would learn to end like that.
 
     Args:
         tokenizer: a `Tokenizer`.
@@ -62,10 +62,10 @@ class CiderReward:
         self._cider_d = CiderD(self.references)
 
     def __call__(self, images, token_ids):
-        """Scores captions.
+        """Score captions.
 
         Args:
-            images: int (N,), which image of the split each caption is of.
+            images: int (N,), the number of each caption's image in the split.
             token_ids: int (N, L), with the end token where there is one, and padding.
 
         Returns:
@@ -80,18 +80,18 @@ class CiderReward:
 
 
 class CiderOptimization:
-    """The stage, as the loop asks for it; see `Crossentropy`.
+    """The stage; see `Crossentropy` for what the loop asks of it.
 
-    Captions are sampled from the model as it is, without dropout, and so is the
-    gradient taken: it is that of the expected reward. Sampled captions and, with
-    `crossentropy`, those that people wrote stand in one row of the image.
+    Captions are sampled without dropout, and the gradient is computed without it: it is
+    that of the expected reward. The sampled captions of an image and, with
+    `crossentropy`, those that people wrote stand in one row.
 
     Args:
-        epochs: how many.
+        epochs: number of epochs.
         captioner: `ImageCaptioner`.
         reward: `CiderReward`.
-        samples: K, captions sampled of each image, 2 or more.
-        crossentropy: the share of cross-entropy in the loss, from 0 to below 1.
+        samples: K, number of captions sampled per image, 2 or more.
+        crossentropy: share of cross-entropy in the loss, from 0 to below 1.
     """
 
     name = "cider"
@@ -115,7 +115,7 @@ class CiderOptimization:
         self.never = np.isin(np.arange(tokenizer.vocabulary_size), never)
 
     def view(self, x, y, sample_weight):
-        """The images, and which they are."""
+        """Select the images and their numbers."""
         return {name: x[name] for name in ("image_features", "index")}
 
     def prepare(self, batch, seed):
@@ -180,16 +180,16 @@ class CiderOptimization:
         return tf.reduce_sum(losses * weights) / number, number
 
     def has_exploded(self, loss, vocabulary_size):
-        """Never: this loss is no measure of anything, only its gradient is."""
+        """Never: only the gradient of this loss means something."""
         return False
 
     def report(self, state):
-        """The mean reward, and what share of the steps' time it takes."""
+        """The mean reward, and its share of the time of the steps."""
         return {
             "reward": self.notes["reward"] / self.notes["captions"],
             "reward_share": round(self.notes["seconds"] / state["seconds"], 4),
         }
 
     def note(self, name, value):
-        """Add to one of the epoch's notes."""
+        """Add a value to a note of the epoch."""
         self.notes[name] = self.notes.get(name, 0) + value

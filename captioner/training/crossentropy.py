@@ -9,16 +9,16 @@ from captioner.tasks.train_step import crossentropy
 class Crossentropy:
     """The stage that learns to continue what people wrote, word by word.
 
-    A stage is what the loop asks of it; see also `cider_optimization.py`.
+    Its attributes and methods are what the loop asks of every stage.
 
     Args:
-        epochs: how many at most.
-        patience: end after so many epochs without a better CIDEr; None for never.
+        epochs: maximum number of epochs.
+        patience: stop after this many epochs without a better CIDEr; None for never.
         label_smoothing: see `CaptionCrossentropy`.
 
     Attributes:
-        backbone_layers: how many of the image network's last layers learn.
-        notes: dict of what a stage wants to remember within an epoch, as JSON has it;
+        backbone_layers: number of the image network's last layers to train.
+        notes: dict of what the stage remembers within an epoch, in the types of JSON;
             the loop keeps it in its checkpoints.
     """
 
@@ -31,11 +31,11 @@ class Crossentropy:
         self.loss = CaptionCrossentropy(label_smoothing)
 
     def view(self, x, y, sample_weight):
-        """What the steps need of a batch of `RowBatches`."""
+        """Select what a step needs from a batch of `RowBatches`."""
         return x, y, sample_weight
 
     def prepare(self, batch, seed):
-        """From that to what `objective` takes; in the graph, and never under XLA."""
+        """Prepare that for `objective`, in the graph and never under XLA."""
         return batch
 
     def objective(self, model, batch):
@@ -43,9 +43,9 @@ class Crossentropy:
         return crossentropy(model, batch)
 
     def has_exploded(self, loss, vocabulary_size):
-        """Whether a loss is far beyond that of guessing."""
+        """Whether a loss is far higher than that of guessing."""
         return loss > 10 * math.log(vocabulary_size)
 
     def report(self, state):
-        """What `history.json` says of an epoch, besides its loss and dev scores."""
+        """More values of an epoch for `history.json`."""
         return {"real_tokens": round(state["weight"] / state["positions"], 4)}

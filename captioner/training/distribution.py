@@ -1,4 +1,4 @@
-"""On what `train` runs: one device, several, several machines, a TPU."""
+"""The devices that `train` runs on: one, several, several machines, or a TPU."""
 
 import json
 import os
@@ -22,12 +22,12 @@ class Distribution:
 
     Attributes:
         strategy: `tf.distribute.Strategy`.
-        replicas: how many devices there are in all.
-        workers, worker: how many processes, and which of them this is, from 0.
-        is_chief: whether this process is the one that writes files.
+        replicas: total number of devices.
+        workers, worker: number of processes, and the number of this one, from 0.
+        is_chief: whether this process writes the files.
 
     Raises:
-        ValueError: unknown `name`, or there is no such thing here.
+        ValueError: unknown `name`, or this machine has no such devices.
 
     Example:
 
@@ -56,18 +56,18 @@ class Distribution:
         self.is_chief = self.worker == 0
 
     def batches(self, dataset):
-        """A dataset of this worker's batches, one for each of its replicas in turn, as
-        `strategy.run` takes them."""
+        """Distribute a dataset of this worker's batches, which come one for each of its
+        replicas in turn, as `strategy.run` takes them."""
         return self.strategy.distribute_datasets_from_function(lambda _: dataset)
 
     def first(self, values):
-        """What `strategy.run` returned, of this worker's first replica."""
+        """The values of this worker's first replica that `strategy.run` returned."""
         return tf.nest.map_structure(
             lambda x: self.strategy.experimental_local_results(x)[0], values
         )
 
     def from_chief(self, value):
-        """The chief's value, float, on every worker; all wait for each other here."""
+        """Get the chief's value, a float, on every worker; all workers wait here."""
         if self.workers == 1:
             return value
         shares = self.replicas // self.workers

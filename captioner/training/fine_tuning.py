@@ -1,8 +1,8 @@
-"""Fine-tuning: the stage of `train` in which the top of the image network learns, too.
+"""Fine-tuning: the stage of `train` that also trains the top of the image network.
 
 The other stages read features that were computed once. Here the photos themselves go
-through the network, each time a little otherwise, and the gradient reaches its last
-layers: by cross-entropy, as before, with a lower learning rate.
+through the network, each time a little different, and the gradient of the cross-entropy
+reaches its last layers, with a lower learning rate.
 """
 
 import tensorflow as tf
@@ -13,14 +13,14 @@ from captioner.training.crossentropy import Crossentropy
 
 
 class FineTuning(Crossentropy):
-    """The stage, as the loop asks for it; see `Crossentropy`.
+    """The stage; see `Crossentropy` for what the loop asks of it.
 
-    The network runs as it does when it captions: norms keep the statistics of their
-    training, and dropout is the decoder's alone.
+    The network runs as it does when it captions: norms keep their statistics, and only
+    the decoder has dropout.
 
     Args:
         epochs, patience, label_smoothing: see `Crossentropy`.
-        backbone_layers: how many of the network's last layers learn, see
+        backbone_layers: number of the network's last layers to train, see
             `VisionBackbone.unfreeze`.
     """
 
@@ -31,7 +31,7 @@ class FineTuning(Crossentropy):
         self.backbone_layers = backbone_layers
 
     def prepare(self, batch, seed):
-        """Photos, each changed by chance."""
+        """Change each photo randomly."""
         x, y, sample_weight = batch
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)

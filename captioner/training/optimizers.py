@@ -1,4 +1,4 @@
-"""The optimizer of `train`: AdamW with all that goes with it."""
+"""The optimizer of `train`: AdamW with a schedule, clipping and a moving average."""
 
 import keras
 
@@ -14,21 +14,21 @@ def adamw(
     mixed_precision=None,
     replicas=1,
 ):
-    """AdamW (Loshchilov and Hutter, 2019) on a cosine (the same, 2017).
+    """AdamW (Loshchilov and Hutter, 2019) with a cosine schedule (the same, 2017).
 
     Args:
-        learning_rate: at its highest: it rises in a line over `warmup_steps`, and then
-            falls along a cosine to zero at `steps`.
-        steps: how many there will be in all.
+        learning_rate: the peak learning rate. It rises linearly over `warmup_steps`,
+            and then falls along a cosine to zero at `steps`.
+        steps: total number of steps.
         warmup_steps: see above.
-        weight_decay: not on biases and norms.
-        clip_norm: the gradient of all weights together is made no longer than this;
-            None leaves it as long as it is.
-        ema_steps: over about how many steps a moving average of the weights looks
-            back; 0 for no average. `finalize_variable_values` puts it in their place.
-        mixed_precision: with "float16" the loss is scaled up as far as it goes, since
-            small gradients would be zero.
-        replicas: on how many devices the optimizer runs.
+        weight_decay: not applied to biases and norms.
+        clip_norm: maximum norm of the gradient of all weights together; None for no
+            limit.
+        ema_steps: length in steps of the moving average of the weights; 0 for none.
+            `finalize_variable_values` puts the average in place of the weights.
+        mixed_precision: with "float16" the loss is scaled up, so that small gradients
+            do not become zero.
+        replicas: number of devices.
 
     Returns:
         A Keras optimizer.

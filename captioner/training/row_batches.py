@@ -1,4 +1,4 @@
-"""Batches for `train`: from rows of captions and an image reader, with `tf.data`."""
+"""The batches of `train`: packed captions and an image reader, with `tf.data`."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,23 +10,23 @@ POOL = 32
 
 
 class RowBatches:
-    """The batches of each epoch, which a seed and the epoch's number decide.
+    """The batches of each epoch; the seed and the number of the epoch decide them.
 
-    All captions of an image stand in one row (`CaptionPreprocessor.rows`), and images
-    whose rows are about equally long come in one batch, so that there is little
-    padding and few lengths. Which they are, and in which order, is new each epoch.
+    All captions of an image stand in one row (`CaptionPreprocessor.rows`), and a batch
+    has images whose rows are about equally long, so that there is little padding and
+    there are few lengths. Each epoch has other batches in another order.
 
     Args:
         images: pair of (key, read), as of `training_batches`.
         rows: for each image an int32 array (3, T).
-        batch_size: B; what fills no batch is left out of an epoch.
+        batch_size: B; images that fill no batch are left out of an epoch.
         seed: int.
         views: bool (V, N), which views of each image may be seen, as drawn anew each
             epoch; `read` takes the index of an image plus v N for its view v. None for
             the first view alone.
 
     Attributes:
-        steps: how many batches an epoch has.
+        steps: number of batches per epoch.
 
     Raises:
         ValueError: there are fewer images than `batch_size`.

@@ -14,6 +14,7 @@ import shutil
 
 from captioner import presets
 from captioner.files import write_json
+from captioner.terminal import one_line, say
 from captioner.training.training_options import (
     EXTENDABLE,
     STAGE_EPOCHS,
@@ -47,17 +48,20 @@ class RunFolder:
         if not (self.path / RECIPE_FILE).is_file():
             raise ValueError(f"There is no training to resume in {self.path}.")
         self.recipe = presets.read_json(self.path, RECIPE_FILE)
-        self.facts = presets.read_json(self.path, RUN_FILE)
+        if (self.path / RUN_FILE).is_file():  # version 0.1 had none
+            self.facts = presets.read_json(self.path, RUN_FILE)
 
     def refuse_other_files(self):
         """Refuse a new training where it would mix with other files.
 
         Raises:
-            ValueError: there are some, other than image features.
+            ValueError: there are some, besides image features.
         """
         path = self.path
-        mixes = {LOCK_FILE, "features"}  # features are of no run, but of their photos
-        if path.is_dir() and {each.name for each in path.iterdir()} <= mixes:
+        # What a training leaves that was killed before it began. Features belong to
+        # their photos, not to a run.
+        harmless = {LOCK_FILE, RUN_FILE, "features"}
+        if path.is_dir() and {each.name for each in path.iterdir()} <= harmless:
             return
         if path.exists():
             hint = "choose another output folder"
@@ -92,6 +96,8 @@ class RunFolder:
                     raise ValueError(
                         f"Another training is at work in {self.path}."
                     ) from None
+                except OSError as error:  # some network file systems have no locks
+                    say(f"{self.path} cannot be locked: {one_line(error)}")
             if not self.resume:
                 self.refuse_other_files()
             yield
@@ -191,6 +197,17 @@ class RunFolder:
         """Write `recipe.json`."""
         self.recipe = recipe
         write_json(self.path / RECIPE_FILE, recipe)
+
+    def write_extension(self, recipe, changed, epochs):
+        """Write the recipe of a run that is extended, with what has changed.
+
+        Args:
+            recipe: dict, the new recipe.
+            changed: as `options` returns it.
+            epochs: how many are done.
+        """
+        changes = [*self.recipe.get("changes", []), {"after_epoch": epochs, **changed}]
+        self.write_recipe({**self.recipe, **recipe, "changes": changes})
 
     def note(self, **facts):
         """Add to `run.json`."""

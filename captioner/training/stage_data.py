@@ -3,13 +3,13 @@ computed once, or as photos that are a little different each time."""
 
 import hashlib
 import re
-import sys
 
 import numpy as np
 
 from captioner.features.input_pipeline import image_reader, unreadable_images
 from captioner.images.image_files import ImageError
 from captioner.images.image_views import image_views
+from captioner.terminal import say
 from captioner.training.row_batches import RowBatches
 
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
@@ -61,7 +61,7 @@ class StageData:
             else:
                 errors = self.cache.compute(images, views)
             for index, error in errors.items():
-                print(f"left out: {error}", file=sys.stderr)
+                say(f"left out: {error}")
                 reasons[examples[index]["image/id"]] = str(error)
         return reasons
 

@@ -87,6 +87,7 @@ def starting_captioner(options, counts):
     if options.init_from is None:
         return _new_captioner(options, counts, dtype), []
     captioner = ImageCaptioner.from_preset(options.init_from, dtype=dtype)
+    captioner.confidence = None  # that of the weights as they were
     height, width = captioner.preprocessor.image_converter.image_size
     if options.image_size not in (None, height) or height != width:
         captioner = captioner.with_image_size(options.image_size or height)

@@ -8,15 +8,15 @@ from captioner.tasks.train_step import descend, differentiate
 
 
 class Step:
-    """A step of a stage on all devices: called with a batch and a seed, it returns
-    what `descend` does, as tensors that may not be computed yet.
+    """A step of a stage on all devices. Called with a batch and a seed, it returns what
+    `descend` returns, as tensors that may not be computed yet.
 
     Args:
         distribution: `Distribution`.
         model: compiled, its optimizer built.
         stage: as `Crossentropy`.
         parts: see `differentiate`.
-        jit_compile: whether XLA compiles it, anew for each shape of a batch.
+        jit_compile: whether XLA compiles the step, once for each shape of a batch.
     """
 
     def __init__(self, distribution, model, stage, parts, jit_compile):

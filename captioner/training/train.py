@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import sys
 
 import keras
 
@@ -23,10 +22,10 @@ from captioner.datasets import load_dataset
 from captioner.features.feature_cache import FeatureCache
 from captioner.metrics.rightness import least_right_score
 from captioner.tasks.image_captioner import ImageCaptioner
-from captioner.terminal import printable
+from captioner.terminal import printable, printable_lines, say
 from captioner.tokenizers.tokenizer import Tokenizer
 from captioner.training.cider_optimization import CiderOptimization, CiderReward
-from captioner.training.confidence_fitting import fit_confidence
+from captioner.training.confidence_fitting import NUM_PHOTOS, fit_confidence
 from captioner.training.crossentropy import Crossentropy
 from captioner.training.distribution import Distribution
 from captioner.training.fine_tuning import FineTuning
@@ -109,41 +108,31 @@ def train(dataset=None, output=None, **options):
                     f"--init-from {folder.path / 'preset'}"
                 )
             return folder.path / "preset"
-        _train(stack, dataset, folder, distribution, options, used, changed, how)
+        try:
+            _train(stack, dataset, folder, distribution, options, used, changed, how)
+        except KeyboardInterrupt:
+            if folder.recipe is not None:
+                say(f"stopped; continue with: captioner train --resume {folder.path}")
+            raise
     return folder.path / "preset"
 
 
 def _train(stack, dataset, folder, distribution, given, options, changed, how):
-    # What may be refused comes before the first photo and the first file.
+    # Whatever may be refused comes before the first file.
     data, name = _load(dataset, folder)
     summary = data.summary()
-    print(summary, flush=True)
+    print(printable_lines(summary), flush=True)
     _check_spaces(summary)
     train_examples, dev_examples = _splits(data)
     # A mix may repeat images in an epoch, but their captions count once.
     captions = [text for each in data.examples("train") for text in each["captions"]]
-    counts = Tokenizer.count_words(captions)
-    if not how.resume:
-        options = resolved(given, len(train_examples), counts, len(captions))
-        _tell_start(options, given, len(train_examples))
-    _check_batch_size(options, len(train_examples), distribution)
-    keras.utils.set_random_seed(options.seed)
-    with distribution.strategy.scope():
-        captioner, new_words = starting_captioner(options, counts)
-    if not how.resume:
-        options = as_used(options, given, captioner)
-    if options.fine_tune_epochs:
-        captioner.caption_model.vision_backbone.unfreeze(options.fine_tune_layers)
-    _tell_new_words(new_words, options)
-    report = CaptionReport.of(
-        captioner.preprocessor,
-        captions,
-        [text for each in dev_examples for text in each["captions"]],
-        options.min_count,
+    captioner, options = _start(
+        (len(train_examples), captions, dev_examples),
+        given,
+        options,
+        how.resume,
+        distribution,
     )
-    report.check()
-    print(report, flush=True)
-
     chief = distribution.is_chief
     if not how.resume and chief:
         stack.enter_context(folder.lock())
@@ -161,10 +150,12 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
     }
     if how.resume:
         folder.check_facts(facts)
+        if chief and how.cache_dir:
+            folder.note(cache_dir=how.cache_dir)
     elif chief:
-        folder.write_recipe(_recipe(name, options))
         spec = None if dataset is data else name
         folder.note(**facts, cache_dir=how.cache_dir, dataset=spec)
+        folder.write_recipe(_recipe(name, options))  # last: from now on it can resume
     left_out = folder.facts.get("left_out")
     if left_out is None:
         left_out = images.unreadable(from_photos=not options.epochs)
@@ -172,13 +163,72 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
             folder.note(left_out=left_out)
     images.leave_out(left_out)
 
-    fingerprint = cache.fingerprint  # of the image network before it learns
+    run = TrainingRun(
+        folder.path,
+        captioner,
+        distribution,
+        images,
+        options,
+        _preset_writer(folder, captioner, name, options, cache.fingerprint),
+        how.checkpoint_minutes,
+    )
+    if how.resume:
+        run.resume()
+        folder.check_extension(changed, run.history)
+        if chief and changed:
+            folder.write_extension(_recipe(name, options), changed, len(run.history))
+        if chief and run.history:
+            run.write_history()
+    run.train(
+        _stages(options, captioner, images),
+        lambda stage: _optimizer(options, stage, images, distribution),
+    )
+    if chief:
+        _add_confidence(folder.path / "preset", cache, images)
+        _finish(folder, run.best(), how.clean)
 
-    def save_preset(best):
+
+def _start(data, given, options, resume, distribution):
+    """The captioner that the run begins with, and the options as they are used.
+
+    Args:
+        data: number of training images, their captions, and the dev examples.
+    """
+    num_images, captions, dev = data
+    counts = Tokenizer.count_words(captions)
+    if not resume:
+        options = resolved(given, num_images, counts, len(captions))
+        _tell_start(options, given, num_images)
+    _check_batch_size(options, num_images, distribution)
+    keras.utils.set_random_seed(options.seed)
+    with distribution.strategy.scope():
+        captioner, new_words = starting_captioner(options, counts)
+    if not resume:
+        options = as_used(options, given, captioner)
+    if options.fine_tune_epochs:  # refuses more layers than there are
+        captioner.caption_model.vision_backbone.unfreeze(options.fine_tune_layers)
+    _tell_new_words(new_words, options)
+    report = CaptionReport.of(
+        captioner.preprocessor,
+        captions,
+        [text for each in dev for text in each["captions"]],
+        options.min_count,
+    )
+    report.check()
+    print(printable_lines(report), flush=True)
+    return captioner, options
+
+
+def _preset_writer(folder, captioner, name, options, fingerprint):
+    """A function of the row of the best epoch that writes the preset.
+
+    Args:
+        fingerprint: of the image network before it learns.
+    """
+
+    def write(best):
         network = captioner.caption_model.vision_backbone
-        card = model_card(
-            captioner, name, options, network.fingerprint() != fingerprint, best
-        )
+        fine_tuned = network.fingerprint() != fingerprint
         sampler = captioner.sampler
         captioner.save_to_preset(
             folder.path / "preset",
@@ -189,43 +239,10 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
                 **sampler.get_config(),
                 **best,
             },
-            card=card,
+            card=model_card(captioner, name, options, fine_tuned, best),
         )
 
-    run = TrainingRun(
-        folder.path,
-        captioner,
-        distribution,
-        images,
-        options,
-        save_preset,
-        how.checkpoint_minutes,
-    )
-    if how.resume:
-        run.resume()
-        folder.check_extension(changed, run.history)
-        if chief and changed:
-            changes = folder.recipe.get("changes", [])
-            changes = [*changes, {"after_epoch": len(run.history), **changed}]
-            folder.write_recipe(
-                {**folder.recipe, **_recipe(name, options), "changes": changes}
-            )
-        if chief and run.history:
-            run.write_history()
-    try:
-        run.train(
-            _stages(options, captioner, images),
-            lambda stage: _optimizer(options, stage, images, distribution),
-        )
-    except KeyboardInterrupt:
-        print(
-            f"stopped; continue with: captioner train --resume {folder.path}",
-            file=sys.stderr,
-        )
-        raise
-    if chief:
-        _add_confidence(folder.path / "preset", cache, images)
-        _finish(folder, run.best(), how.clean)
+    return write
 
 
 def _load(dataset, folder):
@@ -361,12 +378,15 @@ def _add_confidence(preset, cache, images):
     """Let the best preset know how far its captions can be trusted."""
     captioner = ImageCaptioner.from_preset(preset)
     references = [each["captions"] for each in images.dev]
-    if least_right_score(references) is None:
+    # A run that is resumed when it is complete has one already.
+    if captioner.confidence is not None or least_right_score(references) is None:
         return
     cache = FeatureCache(cache.folder.parent, captioner.convert, captioner.backbone)
     split_images = [[each["image"] for each in s] for s in (images.train, images.dev)]
+    # No more features than it needs, where the network has been fine-tuned.
+    split_images[0] = split_images[0][:: -(-len(images.train) // NUM_PHOTOS)]
     for each in split_images:
-        cache.compute(each)  # nothing is left to do where the network stayed frozen
+        cache.compute(each)
     captioner.confidence = fit_confidence(captioner, cache, *split_images, references)
     captioner.save_to_preset(
         preset,

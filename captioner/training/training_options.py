@@ -205,8 +205,8 @@ class TrainingOptions(CaptionerOptions):
     )
     cider_epochs: int = option(
         0,
-        "Number of epochs of CIDEr optimisation: the captioner learns from the scores "
-        "of its own captions.",
+        "Number of epochs of CIDEr optimisation, which rewards its own captions by "
+        "their scores.",
         least=0,
     )
     cider_learning_rate: float = option(

@@ -38,8 +38,6 @@ class CaptionReport:
         unknown: dict of split name to the share of its words that are unknown.
         captions, cut, longest: how many training captions there are, how many are
             longer than allowed, and how many tokens the longest has.
-        words_per_caption: their mean.
-        letters_per_word: their mean.
         max_sequence_length, min_count: the options.
 
     Example:
@@ -56,8 +54,6 @@ class CaptionReport:
     captions: int
     cut: int
     longest: int
-    words_per_caption: float
-    letters_per_word: float
     max_sequence_length: int
     min_count: int
 
@@ -67,8 +63,6 @@ class CaptionReport:
         tokenizer = preprocessor.tokenizer
         train_captions = list(train_captions)
         lengths = tokenizer.tokenize(train_captions).row_lengths().numpy()
-        counts = tokenizer.count_words(train_captions)
-        words = max(1, sum(counts.values()))
         return cls(
             vocabulary_size=tokenizer.vocabulary_size - 4,
             unknown={
@@ -78,39 +72,27 @@ class CaptionReport:
             captions=len(train_captions),
             cut=int((lengths >= preprocessor.max_sequence_length).sum()),
             longest=int(lengths.max(initial=0)) + 1,
-            words_per_caption=float(np.mean(lengths)) if len(lengths) else 0.0,
-            letters_per_word=sum(len(w) * n for w, n in counts.items()) / words,
             max_sequence_length=preprocessor.max_sequence_length,
             min_count=min_count,
         )
 
     def check(self):
-        """Refuse captions of which most words would be unknown.
+        """Refuse captions from which no captioner can learn.
 
         Raises:
             ValueError: it names the reason and gives advice.
         """
-        if self.vocabulary_size and self.unknown["train"] <= HOPELESS:
-            return
-        told = (
-            f"{self.unknown['train']:.0%} of the words of the training captions would "
-            "be unknown, so no captioner can learn from them. "
-        )
-        if not self.letters_per_word:
-            reason = "The captions have no words: check the column of captions."
-        elif self.words_per_caption < 2.5 and self.letters_per_word > 5:
-            reason = (
-                f"The captions have {self.words_per_caption:.1f} words on average, of "
-                f"{self.letters_per_word:.0f} characters: it seems that their language "
-                "is written without spaces, as Chinese, Japanese and Thai are. Put "
-                "spaces between the words first, with a word segmenter such as jieba."
+        if self.longest == 1:
+            raise ValueError(
+                "The training captions have no words: check the column of captions."
             )
-        else:
-            reason = (
-                f"Most words occur fewer than {self.min_count} times. Use a smaller "
-                "min_count or more captions."
+        if not self.vocabulary_size or self.unknown["train"] > HOPELESS:
+            raise ValueError(
+                f"{self.unknown['train']:.0%} of the words of the training captions "
+                "would be unknown, so that no captioner can learn from them: most "
+                f"words occur fewer than {self.min_count} times. Use a smaller "
+                f"min_count or more captions. Received: min_count={self.min_count}"
             )
-        raise ValueError(f"{told}{reason} Received: min_count={self.min_count}")
 
     def __str__(self):
         lines = [

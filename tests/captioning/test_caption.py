@@ -607,7 +607,7 @@ def test_each_flag_is_an_argument_of_a_sampler(run, task, preset, good, flags, s
 @pytest.mark.parametrize(
     "flags, complaint",
     [
-        (["--temperature", "0.5"], "BeamSampler does not have this option.*temperature=0.5"),
+        (["--temperature", "0.5"], "BeamSampler does not have this option.*temp"),
         (["--sampler", "greedy", "--num-beams", "2"], "GreedySampler.*num_beams=2"),
         (["--min-length", "9", "--max-length", "5"], "min_length=9, max_length=5"),
         (["--min-length", "50"], "min_length=50"),

@@ -1,10 +1,15 @@
 """The model at work on batches: what does not fit is halved, a failure is one photo."""
 
+import contextlib
 import importlib
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,8 +18,12 @@ from trap import Trap
 
 import captioner
 import captioner.captioning.engine
-from captioner.captioning.engine import BatchCaptioner
+from captioner.captioning.engine import BatchCaptioner, LocalEngine
+from captioner.captioning.engine_options import EngineOptions
+from captioner.captioning.run import Pending
 from captioner.features import litert_network
+from captioner.features.input_pipeline import image_batches
+from captioner.images.decode_workers import DecodeWorkers
 from captioner.images.image_files import ImageError
 from captioner.images.photo_sources import find_photos
 
@@ -57,13 +66,71 @@ def test_litert_gives_the_captions_of_the_graph(task, images):
     assert np.abs(changed - features).max() > 0.01
 
 
-def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch):
+def test_without_a_litert_form_the_graph_goes_on(task, images, monkeypatch, caplog):
+    BatchCaptioner(task)
+    assert caplog.messages == []
+
     def fail(*_):
-        raise RuntimeError("no LiteRT form")
+        raise RuntimeError("no LiteRT form:\nsome operation\nis not known")
 
     monkeypatch.setattr(litert_network, "_convert", fail)
     features = network(BatchCaptioner(task))(tf.stack(images))
+    (line,) = caplog.messages
+    assert line.startswith("The image network runs as a TensorFlow graph")
+    assert line.endswith("no LiteRT form: some operation is not known")
     np.testing.assert_array_equal(features, task.encode(tf.stack(images)).numpy())
+
+
+def test_all_ways_to_the_model_see_a_large_photo_alike(task, tmp_path):
+    """Training, its cache, `generate`, the folder job and an export: one tensor."""
+    convert = task.preprocessor.image_converter
+    photos = []
+    for number, path in enumerate(sorted(SAMPLES.glob("*.jpg"))[:3]):
+        photo = tmp_path / f"{number}.jpg"
+        size = [(3000, 2000), (1000, 1400), (130, 600)][number]
+        pixels = cv2.resize(cv2.imread(str(path)), size, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(photo), pixels)
+        photos.append(str(photo))
+    expected = [convert(captioner.load_image(p, convert.image_size)) for p in photos]
+    # It is another than that of the whole photo, or the test would say nothing.
+    assert np.abs(expected[0] - convert(captioner.load_image(photos[0]))).max() > 1
+
+    _, read = captioner.image_reader(photos, convert)
+    np.testing.assert_array_equal(read(range(3)), expected)
+    ((_, cached),) = image_batches(photos, convert, 3, pytest.fail)
+    np.testing.assert_array_equal(cached, expected)
+    model = BatchCaptioner(task)
+    with DecodeWorkers(1) as workers:
+        for photo, image in zip(find_photos(photos), expected):
+            submitted = workers.submit(photo, image_size=lambda: model.image_size)
+            decoded = submitted.result().pixels
+            np.testing.assert_array_equal(model.resize(decoded), image)
+    decode = tf.function(lambda data: convert(convert.decode(data)))
+    for photo, image in zip(photos, expected):
+        np.testing.assert_array_equal(decode(Path(photo).read_bytes()), image)
+    features = task.encode(tf.stack(expected)).numpy()
+    np.testing.assert_array_equal(task._features_of(photos), features)
+    texts = [caption[0][0] for caption in model(expected)]
+    assert [r.caption for r in captioner.caption(photos, task)] == texts
+    assert task.generate(photos) == texts
+
+
+def test_converted_photos_of_large_batches_do_not_pile_up(task, monkeypatch):
+    monkeypatch.setattr(captioner.captioning.engine, "MOST_BYTES_AHEAD", 64 * 64 * 12)
+    engine = LocalEngine(lambda: task, EngineOptions(workers=1))
+    begun = []
+
+    def batches():
+        for photo in find_photos(SAMPLES):
+            begun.append(photo)
+            yield [Pending(len(begun), photo, None)]
+
+    with contextlib.closing(engine):
+        found = engine.run(batches())
+        for number in range(1, 11):
+            next(found)
+            if number > 4:  # by now it is known how large one is
+                assert len(begun) <= number + 2
 
 
 @pytest.mark.parametrize(
@@ -163,6 +230,39 @@ if not pathlib.Path({str(flag)!r}).exists():
     assert flag.exists() and found == expected
 
 
+RAY_AMONG_PLANTED_MODULES = """
+import sys
+import captioner
+results = captioner.caption(sys.argv[1], sys.argv[2], engine="ray", workers=1)
+print(next(iter(results)).caption)
+"""
+
+
+@pytest.mark.slow
+def test_ray_runs_no_code_from_the_working_folder(task, tmp_path):
+    pytest.importorskip("ray", reason="pip install captioner[ray]")
+    preset = task.save_to_preset(tmp_path / "tiny")
+    folder, mark = tmp_path / "photos", tmp_path / "ran"
+    folder.mkdir()
+    mark.mkdir()
+    for name in ("cv2", "numpy", "click", "keras", "sitecustomize", "ai_edge_litert"):
+        (folder / f"{name}.py").write_text(f"open({str(mark / name)!r}, 'w').close()")
+    root = str(Path(captioner.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", RAY_AMONG_PLANTED_MODULES]
+        + [str(SAMPLES / "coffee.jpg"), str(preset)],
+        cwd=folder,
+        # The working folder is not there for this process, which is none of ours, but
+        # Ray would hand it to its processes.
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == task.generate(SAMPLES / "coffee.jpg")
+    assert list(mark.iterdir()) == []
+
+
 def test_ray_wants_a_preset_that_each_machine_can_load(task):
     with pytest.raises(ValueError, match="With engine=ray, preset must be a name"):
         captioner.caption(SAMPLES, task, engine="ray")
@@ -194,3 +294,13 @@ def test_decoding_processes_end_with_the_run(task, tmp_path):
     assert children()
     results.close()
     assert not children()
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 0}, {"batch_size": -1}, {"time_limit": 0.0}]
+)
+def test_engine_options_check_themselves(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} must be above 0. Received: {name}="):
+        EngineOptions(**options)
+    assert EngineOptions().workers >= 1

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from trap import Trap
 
+from captioner.images import decode_workers
 from captioner.images.decode_workers import _ANSWER, DecodeWorkers
 from captioner.images.image_files import ImageError, load_image
 from captioner.images.photo_sources import Photo, find_photos
@@ -278,5 +279,14 @@ def test_never_more_memory_than_the_limit_of_the_user(tmp_path):
     good, bad = under_a_limit(700_000_000, photo, huge)
     assert good == [400, 600, 3]
     assert bad[0] == "too_large" and "the limit is 700 MB" in bad[1]
-    (found,) = under_a_limit(400_000_000, photo)
-    assert "does not start" in found and "400 MB of memory, see `ulimit -v`" in found
+
+
+def test_a_process_that_does_not_start_is_said_in_one_line(trap, monkeypatch):
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(decode_workers, "python_command", lambda *_: command)
+    with DecodeWorkers(1) as workers:
+        with pytest.raises(OSError, match=r"does not start \(exit code 3\)\.$"):
+            workers.submit(trap("")).result()
+        monkeypatch.setattr(decode_workers, "_memory_limit", lambda: 10**8)
+        with pytest.raises(OSError, match="it may take 100 MB of memory, see `ulimit"):
+            workers.submit(trap("")).result()

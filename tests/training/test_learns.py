@@ -21,6 +21,7 @@ def test_it_learns_drawn_scenes(tmp_path):
         dropout=0.1,
         label_smoothing=0.0,
         min_count=1,
+        flips=False,
         epochs=12,
         learning_rate=2e-3,
     )

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 import captioner
+from captioner.cli import main
 from captioner.datasets import CaptionDataset, load_dataset
 from captioner.training.checkpoints import Checkpoints
 from captioner.training.step import Step
@@ -82,20 +82,17 @@ def test_killed_between_two_stages(run, cache_dir, tmp_path, monkeypatch):
     assert [row["stage"] for row in history(output)] == ["crossentropy"]
     captioner.train(output=output, resume=True)
     expected = state(run)
-    assert any(
-        "seed" in name or value.dtype == np.uint32 for name, value in expected.items()
-    )
+    seeds = [v for v in expected.values() if v.dtype == np.int64 and v.shape == (2,)]
+    assert len(seeds) > 3  # of dropout
     for name, value in state(output).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     assert history(output)[1]["loss"] == history(run)[1]["loss"]
 
 
 def test_resume_needs_nothing_but_the_folder_and_extends_the_run(copy):
-    command = [sys.executable, "-m", "captioner", "train", "--resume", str(copy)]
-    done = subprocess.run(
-        [*command, "--fine-tune-epochs", "2"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["train", "--resume", str(copy), "--fine-tune-epochs", "2"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.stderr
     rows = history(copy)
     assert [row["stage"] for row in rows] == ["crossentropy", *["fine_tuning"] * 2]
     recipe = read_json(copy / "recipe.json")
@@ -125,32 +122,20 @@ def test_a_complete_run_is_cleaned_up(copy):
         captioner.train(output=copy, resume=True, fine_tune_epochs=9)
 
 
-@pytest.mark.parametrize("change", ["caption", "photo", "order", "more"])
-def test_a_changed_dataset_is_refused(copy, change):
+def test_a_changed_dataset_is_refused_and_nothing_is_touched(copy):
     data = load_dataset("scenes:64")
     splits = {
         split: [dict(each) for each in data.examples(split)] for split in data.splits
     }
-    train = splits["train"]
-    if change == "caption":
-        train[5]["captions"] = ["a purple circle"]
-    elif change == "photo":
-        train[5]["image"] = 255 - train[5]["image"]
-    elif change == "order":
-        train[:2] = train[1::-1]
-    else:
-        splits["dev"].append({**train[0], "image/id": "another"})
-    changed = CaptionDataset("scenes", splits)
+    # The words of each caption stay, so that the vocabulary does: its ids are another
+    # image's.
+    first, second = splits["train"][:2]
+    first["captions"], second["captions"] = second["captions"], first["captions"]
     before = state(copy)
-    with pytest.raises(ValueError, match="^the dataset.* changed since the training"):
-        captioner.train(changed, copy, resume=True)
+    with pytest.raises(ValueError, match="^the dataset changed since the training in"):
+        captioner.train(CaptionDataset("scenes", splits), copy, resume=True)
     for name, value in state(copy).items():
         np.testing.assert_array_equal(value, before[name])
-    # The same data in another form is the same.
-    same = CaptionDataset(
-        "other", {split: list(data.examples(split)) for split in data.splits}
-    )
-    captioner.train(same, copy, resume=True)
 
 
 def test_damage_is_one_line(copy):
@@ -158,9 +143,8 @@ def test_damage_is_one_line(copy):
     damaged = bytearray(data.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     data.write_bytes(damaged)
-    command = [sys.executable, "-m", "captioner", "train", "--resume", str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
+    done = CliRunner().invoke(main, ["train", "--resume", str(copy)])
+    assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert f"{data.name} has changed" in line and "--init-from" in line
     shutil.rmtree(copy / "checkpoint")
