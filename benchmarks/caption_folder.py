@@ -90,7 +90,7 @@ def end_to_end(count, rounds, batch_size):
         batches = [images[i : i + batch_size] for i in range(0, count, batch_size)]
         model(batches[0])
         network, _, features = clocked(
-            lambda: [model._encode(tf.stack(batch)) for batch in batches]
+            lambda: [model.task._network(tf.stack(batch)) for batch in batches]
         )
         words, _, _ = clocked(
             lambda: [task.generate_results(each, batch_size) for each in features]
