@@ -366,6 +366,7 @@ def test_another_list_never_drops_rows(task, good, tmp_path):
 
 def test_quiet_says_what_went_wrong(preset, good, tmp_path):
     (good / "empty.jpg").touch()
+    (good / "kitten.txt").write_bytes("chat ôté".encode("latin-1"))
     command = [*COMMAND, str(good), "--preset", str(preset), "-q", "--sidecars"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 1 and done.stdout == ""
