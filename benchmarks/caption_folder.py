@@ -90,7 +90,7 @@ def end_to_end(count, rounds, batch_size):
         batches = [images[i : i + batch_size] for i in range(0, count, batch_size)]
         model(batches[0])
         network, _, features = clocked(
-            lambda: [model._encode(tf.stack(batch)) for batch in batches]
+            lambda: [model.task._network(tf.stack(batch)) for batch in batches]
         )
         words, _, _ = clocked(
             lambda: [task.generate_results(each, batch_size) for each in features]
@@ -385,6 +385,10 @@ def _make_phone_photos(small, large, count):
     return statistics.mean(sizes) / 1e6
 
 
+def _command(process):
+    return pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
+
+
 class _PeakMemory(threading.Thread):
     """The most resident memory of this process and those below it, in bytes; what they
     share counts for each."""
@@ -410,6 +414,8 @@ class _PeakMemory(threading.Thread):
     @staticmethod
     def _resident(process):
         try:
+            if process != os.getpid() and _command(process) == _command(os.getpid()):
+                return 0  # it has just been forked, and all its memory is ours
             pages = pathlib.Path(f"/proc/{process}/statm").read_text().split()[1]
         except OSError:
             return 0

@@ -55,7 +55,9 @@ _HOMES = {
     "merge": "captioning.merge",
     "train": "training.train",
 }
-_KERAS_ROOMS = "backbones evaluating exporting features samplers tasks training".split()
+# What imports Keras, which has to have the backend that it needs.
+_NEEDS_KERAS = ("backbones", "decoders", "evaluating", "exporting", "features")
+_NEEDS_KERAS += ("images.image_converter", "samplers", "tasks", "training")
 _SUBPACKAGES = ("backbones", "datasets", "decoders", "metrics", "samplers")
 
 __all__ = ["__version__", *_HOMES, *_SUBPACKAGES]
@@ -64,16 +66,14 @@ __all__ = ["__version__", *_HOMES, *_SUBPACKAGES]
 def __getattr__(name):
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version(__name__)
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _SUBPACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOMES[name].partition(".")[0] in _KERAS_ROOMS:
+    home = _HOMES.get(name, name)
+    if home.startswith(_NEEDS_KERAS):
         # Or Keras would say it, in a traceback of several screens.
-        keras_settings = importlib.import_module(f"{__name__}.keras_settings")
-        keras_settings.check_backend()
-    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    return getattr(home, name)
+        importlib.import_module(f"{__name__}.keras_settings").check_backend()
+    module = importlib.import_module(f"{__name__}.{home}")
+    return module if name in _SUBPACKAGES else getattr(module, name)
 
 
 def __dir__():

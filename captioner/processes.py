@@ -40,7 +40,8 @@ def child_environment(**values):
 
     Example:
 
-    >>> subprocess.run(["java", "-version"], env=child_environment())
+    >>> import subprocess
+    >>> done = subprocess.run(["java", "-version"], env=child_environment())
     """
     passed = {
         name: value

@@ -63,7 +63,7 @@ def one_line(error):
 
 
 def printable(text):
-    """Text of others (a file name, a caption, a server's answer) for the terminal.
+    r"""Text of others (a file name, a caption, a server's answer) for the terminal.
 
     It stays on one line and cannot steer the terminal: control characters, those that
     reverse the direction of writing, and bytes that are no text become escapes.

@@ -23,7 +23,6 @@ myst_heading_anchors = 3
 # The tests execute the notebooks; the site shows what they wrote.
 nb_execution_mode = "off"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_custom_sections = [
     ("Call arguments", "params_style"),
     ("Returned values", "params_style"),

@@ -103,9 +103,10 @@ def check_classes(config):
         if "class_name" not in each:
             continue
         name, module = each["class_name"], each.get("module")
-        if name == "function":
-            name, module = each.get("config"), None
         registered = each.get("registered_name") or name
+        if name == "function":  # Keras looks it up by this name alone
+            name = registered = each.get("config")
+            module = None
         if name in VALUES or keras.saving.get_registered_object(registered):
             continue
         keras_module = module in MODULES or str(module).startswith(INNER_MODULES)

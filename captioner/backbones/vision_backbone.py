@@ -1,4 +1,4 @@
-"""The image side of a captioner: pixels in, a row of feature vectors out."""
+"""The image network of a captioner: pixels in, feature vectors out."""
 
 import hashlib
 import json
@@ -169,13 +169,13 @@ class VisionBackbone(keras.Model):
         return (input_shape[0], *self.feature_shape)
 
     def unfreeze(self, number):
-        """Let the last layers learn, and those before them stay as they are.
+        """Make the last layers trainable and freeze all others.
 
-        Norms always stay: their statistics are those of far more photos than a
-        captioner is trained on.
+        Normalisation layers stay frozen: their statistics come from far more photos
+        than a captioner is trained on.
 
         Args:
-            number: how many layers with a kernel; 0 freezes all of the network.
+            number: number of layers with a kernel; 0 freezes the whole network.
 
         Raises:
             ValueError: the network has fewer.
@@ -203,8 +203,8 @@ class VisionBackbone(keras.Model):
             layer.trainable = id(layer) in learning
 
     def fingerprint(self):
-        """A sha256 of the configuration and of every weight: it changes if,
-        and only if, the same photo would give other features."""
+        """A sha256 of the configuration and of every weight: it changes if the same
+        photo gives other features."""
         digest = hashlib.sha256(
             f"{self.architecture} {self.image_size} {self.pooling}".encode()
         )
@@ -245,7 +245,7 @@ class VisionBackbone(keras.Model):
 
 
 def default_image_side(architecture):
-    """The side in pixels of the square photos that a network's weights expect."""
+    """The side, in pixels, of the photos that a network was trained with."""
     if architecture in efficientnet_lite.IMAGE_SIZES:
         return efficientnet_lite.IMAGE_SIZES[architecture]
     return KERAS_APPLICATIONS[architecture][2]

@@ -6,6 +6,7 @@ are read and decoded, in processes of their own.
 
 import collections
 import concurrent.futures
+import dataclasses
 import threading
 
 import numpy as np
@@ -169,7 +170,8 @@ class LocalEngine:
             image = self._loaded().resize(decoded.pixels)
             if not self._image_bytes:
                 self._image_bytes = self._model.bytes_of(image)
-            return decoded, image
+            # Without the pixels, which nobody wants any more.
+            return dataclasses.replace(decoded, pixels=None), image
 
         decoding = [
             self._workers.submit(

@@ -21,14 +21,14 @@ from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, s
 @click.option(
     "--compare-with",
     metavar="PRESET_OR_PREDICTIONS",
-    help="Score these too, and say whether the difference is more than chance.",
+    help="Score these, too, and test whether the difference is significant.",
 )
 @sampler_flags
 @click.option(
     "--num-hypotheses",
     type=int,
-    help="Of beam, diverse_beam and random: captions of each photo; the best of them "
-    "by CIDEr and how they differ are scored, too.",
+    help="Number of captions of each photo (not greedy); the best of them by CIDEr and "
+    "their diversity are scored, too.",
 )
 @click.option(
     "--output",
@@ -38,12 +38,13 @@ from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, s
     help="Write report.html, scores.json, and predictions.json and references.json "
     "(COCO formats); n_best.json where there are several captions of a photo.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace these files.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True)
 @click.option(
     "--java-metrics/--no-java-metrics",
     default=True,
-    help="METEOR and SPICE, where Java and pycocoevalcap are.  [default: yes]",
+    help="Compute METEOR and SPICE if Java and pycocoevalcap are installed.  "
+    "[default: yes]",
 )
 @click.pass_context
 def evaluate_command(
@@ -79,8 +80,8 @@ def evaluate_command(
     if given and is_predictions(preset):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
-            f"{preset} holds captions that are written; to choose how a preset writes, "
-            f"name it first. Received: {flags}"
+            f"{preset} holds finished captions; flags that choose how captions are "
+            f"generated apply to a preset, which comes first. Received: {flags}"
         )
     preset, sampler = preset_and_sampler(preset, sampler_options)
     evaluation = evaluate(

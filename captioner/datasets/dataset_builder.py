@@ -137,7 +137,7 @@ class DatasetBuilder:
             if isinstance(caption, str) and not _SURROGATE.search(caption):
                 entry.captions.append(" ".join(caption.split()))
             else:
-                self.leave_out(name, "caption is not text")
+                self.leave_out(entry.known_as, "caption is not text")
 
     def _set_split(self, entry, split):
         if entry.split not in (None, split):
@@ -159,12 +159,12 @@ class DatasetBuilder:
         for entry in entries:
             for caption in entry.captions:
                 if not caption:
-                    self.leave_out(entry.name, "empty caption")
+                    self.leave_out(entry.known_as, "empty caption")
             entry.captions = list(filter(None, entry.captions))
             if entry.captions:
                 usable.append(entry)
             else:
-                self.leave_out(entry.name, "image without captions")
+                self.leave_out(entry.known_as, "image without captions")
         if marked:
             self.note(marked)
         splits = self._split(usable)
@@ -183,13 +183,13 @@ class DatasetBuilder:
         paths = search.locate(
             {e.name: e.split for e in self._images.values() if e.image is None}
         )
-        by_place, missing = {}, 0
+        by_place, missing = {}, []
         for entry in self._images.values():
             if entry.image is None:
                 entry.image = paths.get(entry.name)
                 if entry.image is None:
-                    self.leave_out(entry.name, "image not found")
-                    missing += 1
+                    self.leave_out(entry.known_as, "image not found")
+                    missing.append(entry.name)
                     continue
                 if entry.image_id is None:
                     entry.image_id = relative_id(entry.name, search.bases[0])
@@ -199,9 +199,11 @@ class DatasetBuilder:
                 if entry.split is not None:
                     self._set_split(first, entry.split)
         if missing:
-            advice = "" if self._chosen else "; name the folder of the photos with "
-            advice = advice and advice + "--image-dir (image_dir)"
-            self.note(f"photos were looked for in {search.where()}{advice}")
+            advice = "; name the folder of the photos with --image-dir (image_dir)"
+            self.note(
+                f"photos such as {missing[0]} were looked for in {search.where()}"
+                + ("" if self._chosen else advice)
+            )
         self._notes += search.notes
         by_id = {}
         for entry in by_place.values():
@@ -219,7 +221,7 @@ class DatasetBuilder:
         if any(entry.split for entry in entries):
             for entry in entries:
                 if entry.split is None:
-                    self.leave_out(entry.name, "image in no split")
+                    self.leave_out(entry.known_as, "image in no split")
                 else:
                     splits[entry.split].append(entry)
             if self.split_fractions is not None:
@@ -272,6 +274,11 @@ class _Image:
         self.image_id = name if image_id is None and image is not None else image_id
         self.split = None
         self.captions = []
+
+    @property
+    def known_as(self):
+        """What the user of the dataset knows the image by."""
+        return self.name if self.image_id is None else self.image_id
 
     def position(self):
         """See `_position`."""

@@ -29,6 +29,7 @@ class DecoderBlock(keras.layers.Layer):
 
     >>> import numpy as np
     >>> block = DecoderBlock("lstm", "additive", hidden_dim=8)
+    >>> block.build((None, None, 8), (None, 49, 16))
     >>> image = block.build_image_cache(np.ones((2, 49, 16), "float32"))
     >>> block(np.ones((2, 5, 8), "float32"), image).shape
     TensorShape([2, 5, 8])

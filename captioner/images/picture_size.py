@@ -15,8 +15,8 @@ def picture_size(data):
 
     Example:
 
-    >>> picture_size(open("photo.jpg", "rb").read())
-    (3024, 4032)
+    >>> picture_size(open("data/samples/coffee.jpg", "rb").read())
+    (400, 600)
     """
     try:
         size = _size(data)

@@ -10,18 +10,18 @@ from captioner.samplers.sampler import ENDED, LIVE, NONE, STUCK, Sampler, log, t
 
 
 class BeamSampler(Sampler):
-    """Keeps the K best captions at each step, all images of a batch at once.
+    """Beam search: keeps the K best captions at each step, for all images of a batch.
 
-    A caption that ends stays in its beam, frozen with its score, until K better
-    ones push it out; captions of different lengths are compared by their
-    normalised scores. The loop ends when no live beam of any image can still become
-    one of its `num_hypotheses` best: exact, since a log-probability only falls and
-    no caption is longer than `max_length`.
+    A finished caption keeps its beam and its score until K better captions replace it.
+    Captions of different lengths are compared by their normalised scores. The loop ends
+    when no live beam of any image can become one of its `num_hypotheses` best. This is
+    exact, since a log-probability only falls and no caption is longer than
+    `max_length`.
 
     Args:
-        num_beams: K. With 1 it is greedy decoding.
+        num_beams: K; 1 is greedy search.
         length_penalty: see `Sampler`.
-        num_hypotheses: how many captions are returned of each image, at most K.
+        num_hypotheses: number of captions of each image, at most K.
         length_normalization, constraints: see `Sampler`.
 
     Example:

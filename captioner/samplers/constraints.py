@@ -1,4 +1,4 @@
-"""What a caption must, may and may not say: in words, and as TF ops on token ids."""
+"""Constraints on captions: in words, and as TensorFlow ops on token ids."""
 
 import dataclasses
 import itertools
@@ -8,8 +8,8 @@ import numbers
 import numpy as np
 import tensorflow as tf
 
-BANNED = -1.0  # the "probability" of what may not be written: less than any real one
-# As much as anyone needs, and no more than fits the memory.
+BANNED = -1.0  # the "probability" of a banned token: less than any real one
+# Limits that no real use reaches and that fit in memory.
 MAX_LENGTH = 1_024
 MAX_TEXTS = 10_000
 MAX_WORDS = 16
@@ -17,23 +17,24 @@ MAX_WORDS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Constraints:
-    """What holds for every caption, whichever sampler writes it.
+    """What every caption must satisfy, whichever sampler generates it.
 
-    All of it is applied inside the graph, before a token is chosen. Where nothing
-    that may be said is left, the caption is what was finished or written until
-    then, and its `finish_reason` says so.
+    Constraints are applied inside the graph, before a token is chosen. If they leave no
+    token to choose, the caption is the best one that was finished before, or else the
+    words so far, and its `finish_reason` is "constraints".
 
     Args:
-        min_length, max_length: the fewest and the most tokens, the end token
-            included; by default 1 and the preprocessor's `max_sequence_length`.
-        no_repeat_ngram_size: n, no n words in a row come twice; 0 for no such rule.
-        repetition_penalty: above 1 makes words that were written less likely, by
-            the rule of CTRL (Keskar et al., 2019): their logits are divided by it
-            where positive and multiplied where negative. Probabilities, and with
-            them scores, are those after it.
-        banned: words and phrases that are not written.
-        prefix: words that every caption begins with, as "a photo of".
-        bad_endings: words and phrases that no caption ends in, as "a" or "of the".
+        min_length, max_length: minimum and maximum number of tokens, including the end
+            token; by default 1 and the preprocessor's `max_sequence_length`.
+        no_repeat_ngram_size: never repeat an n-gram of this size; 0 for no such rule.
+        repetition_penalty: values above 1 make words that were used less likely, by
+            the rule of CTRL (Keskar et al., 2019): their positive logits are divided
+            by it and their negative logits are multiplied by it. Probabilities and
+            scores are those after this change.
+        banned: words and phrases that are never used.
+        prefix: text that every caption begins with, such as "a photo of".
+        bad_endings: words and phrases that no caption ends with, such as "a" or "of
+            the".
 
     Raises:
         ValueError: a value is out of range, or two of them exclude each other.
@@ -99,11 +100,11 @@ class Constraints:
         }
 
     def token_rules(self, tokenizer, max_sequence_length):
-        """The same in token ids.
+        """These constraints in token ids.
 
         Args:
             tokenizer: a `Tokenizer`.
-            max_sequence_length: stands for a `max_length` of None.
+            max_sequence_length: the maximum length if `max_length` is None.
 
         Raises:
             ValueError: a word is not in the vocabulary, or is banned and in the
@@ -138,14 +139,14 @@ class Constraints:
         for text, ids in zip(self.banned, banned):
             if ids in _ngrams(prefix, len(ids)):
                 raise ValueError(
-                    "What is banned must not be in the prefix. "
+                    "prefix must not contain banned text. "
                     f"Received: banned={text!r}, prefix={self.prefix!r}"
                 )
         size = self.no_repeat_ngram_size
         ngrams = _ngrams(prefix, size) if size else []
         if len(set(ngrams)) < len(ngrams):
             raise ValueError(
-                "The prefix must not repeat what no_repeat_ngram_size forbids. "
+                "prefix must not repeat an n-gram of no_repeat_ngram_size words. "
                 f"Received: no_repeat_ngram_size={size}, prefix={self.prefix!r}"
             )
         return TokenRules(
@@ -186,16 +187,16 @@ class TokenRules:
     bad_endings: tuple = ()
 
     def probabilities(self, logits, token_ids, index):
-        """What each caption may go on with.
+        """The probabilities of the next token of each caption.
 
         Args:
             logits: (N, V), of the next token.
-            token_ids: int32 (N, L), what was written before `index`.
+            token_ids: int32 (N, L), the tokens before `index`.
             index: int32, may be a tensor.
 
         Returns:
-            Probabilities, float32 (N, V), `BANNED` where a token may not be written;
-            they are not scaled anew to sum to 1 without those.
+            Probabilities, float32 (N, V), and `BANNED` for tokens that are not allowed;
+            the others are not rescaled to sum to 1.
         """
         logits = tf.cast(logits, tf.float32)
         if self.repetition_penalty != 1:
@@ -219,8 +220,8 @@ class TokenRules:
         return found
 
     def good_lengths(self, token_ids, lengths):
-        """Where captions that could not be ended have to be cut so that they do not
-        end badly: int32 (N, L), (N,) -> (N,). The prefix stays."""
+        """The lengths to which unfinished captions are cut so that they have no bad
+        ending: int32 (N, L), (N,) -> (N,). The prefix is kept."""
         L = self.max_length
         ends = tf.range(L + 1)
         good = ends <= lengths[:, None]

@@ -1,4 +1,4 @@
-"""Beam search in groups that keep away from each other's words."""
+"""Beam search in groups that avoid each other's words."""
 
 import numbers
 
@@ -12,17 +12,17 @@ from captioner.samplers.sampler import LIVE, NONE
 class DiverseBeamSampler(BeamSampler):
     """Diverse beam search (Vijayakumar et al., 2018): captions that differ.
 
-    The K beams are searched in G groups, one group after the other at each step. A
-    word loses `diversity_penalty` of its log-probability for each beam of the groups
-    before that has just taken it; this only chooses, scores are those of the model.
-    The first group is an ordinary beam search of K / G beams.
+    The K beams form G groups, which choose their words one group after the other at
+    each step. A word loses `diversity_penalty` of its log-probability for each beam of
+    an earlier group that has just chosen it. Only the choice changes: scores are those
+    of the model. The first group is an ordinary beam search with K / G beams.
 
     Args:
         num_beams: K.
-        num_groups: G, of which K is a multiple; K by default.
-        diversity_penalty: 0 makes all groups alike.
-        num_hypotheses: how many captions are returned of each image, of all groups;
-            K by default.
+        num_groups: G, a divisor of K; by default K.
+        diversity_penalty: with 0 all groups find the same captions.
+        num_hypotheses: number of captions of each image, from all groups; by default
+            K.
         length_penalty, length_normalization, constraints: see `Sampler`.
 
     Example:
@@ -64,7 +64,7 @@ class DiverseBeamSampler(BeamSampler):
     def choose(self, probabilities, state, rules):
         size = self.num_beams // self.num_groups
         taken = tf.zeros_like(probabilities[:, 0])  # (B, V), how often
-        chosen = []
+        groups = []
         for start in range(0, self.num_beams, size):
             group = slice(start, start + size)
             own = state._replace(
@@ -79,8 +79,8 @@ class DiverseBeamSampler(BeamSampler):
                 counted * factor[:, None], counted, own, rules
             )
             taken = tf.tensor_scatter_nd_add(taken, cells(words), tf.ones_like(gained))
-            chosen.append((parents + start, words, gained, status))
-        return tuple(tf.concat(each, axis=1) for each in zip(*chosen))
+            groups.append((parents + start, words, gained, status))
+        return tuple(tf.concat(each, axis=1) for each in zip(*groups))
 
     def get_config(self):
         return {

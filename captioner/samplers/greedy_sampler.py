@@ -1,4 +1,4 @@
-"""Greedy decoding: the likeliest word, every time."""
+"""Greedy search: the most likely word at each step."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from captioner.samplers.sampler import Sampler
 
 
 class GreedySampler(Sampler):
-    """Takes the likeliest token at each step.
+    """Takes the most likely token at each step.
 
     Args:
         length_penalty, length_normalization, constraints: see `Sampler`.

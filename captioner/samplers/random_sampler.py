@@ -1,4 +1,4 @@
-"""Drawing words by their probability."""
+"""Sampling of words by their probability."""
 
 import numbers
 
@@ -9,20 +9,20 @@ from captioner.samplers.sampler import SMALLEST, Sampler
 
 
 class RandomSampler(Sampler):
-    """Draws each token at random, the likelier the more often.
+    """Samples each token by its probability.
 
-    A seed makes it reproducible: a caption then depends on the seed, the image and
-    its place in the batch. Scores are those of the model, whatever the temperature.
+    With a seed, a caption depends only on the seed, the image and its place in the
+    batch. Scores are those of the model, whatever the temperature.
 
     Args:
-        temperature: below 1 makes likely words likelier; 0 is greedy decoding. At most
-            1,000, where all words are nearly alike.
-        top_k: draw from the k likeliest tokens only; None for all.
-        top_p: draw from the fewest tokens that together have at least this
+        temperature: values below 1 make likely words more likely; 0 is greedy search.
+            At most 1,000, where all words are almost equally likely.
+        top_k: sample from the k most likely tokens only; None for all.
+        top_p: sample from the fewest tokens that together have at least this
             probability (Holtzman et al., "The curious case of neural text
-            degeneration", 2020); of what `top_k` leaves.
-        num_hypotheses: how many captions are drawn of each image.
-        seed: int; None draws others each time.
+            degeneration", 2020), after `top_k`.
+        num_hypotheses: number of captions sampled for each image.
+        seed: int; None for different captions each time.
         length_penalty, length_normalization, constraints: see `Sampler`.
 
     Example:

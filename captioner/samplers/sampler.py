@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from captioner.samplers.constraints import FINITE, Constraints, check_number
 
-# What became of a caption, or of a beam: it goes on, it was ended, the constraints
-# left it nothing to say, it is a place with no caption yet.
+# The status of a caption or a beam: it goes on; it was ended; the constraints left no
+# token to choose; there is no caption in this place yet.
 LIVE, ENDED, STUCK, NONE = range(4)
 SMALLEST = 1e-37  # about the least float32 above 0
 
@@ -66,9 +66,13 @@ class Sampler(abc.ABC):
     """Chooses the tokens of captions, one at a time, inside the graph.
 
     Calling a sampler runs one `tf.while_loop` of fixed shapes that stops as soon
-    as every caption is finished. A sampler of its own says in `choose` which tokens
-    come next. The score of a caption is its log-probability divided by a power of
-    its length, the end token included:
+    as every caption is finished. A sampler of your own is a subclass with the method
+    `choose`, which says which tokens come next. To be saved in a preset, it has a
+    `get_config` of all its arguments and is registered with
+    `keras.saving.register_keras_serializable`.
+
+    The score of a caption is its log-probability divided by a power of its length,
+    including the end token:
 
         "average"   length ** length_penalty
         "gnmt"      ((5 + length) / 6) ** length_penalty   (Wu et al., 2016)
@@ -243,9 +247,9 @@ class Sampler(abc.ABC):
         return state.status
 
     def get_config(self):
-        """The arguments that make the same sampler again, as JSON has them.
+        """The arguments that make the same sampler again, as JSON values.
 
-        What was left at its default is left out where every sampler has it.
+        Options that every sampler has are left out at their defaults.
         """
         config = {"length_penalty": self.length_penalty}
         if self.length_normalization != "average":
@@ -320,19 +324,20 @@ class Sampler(abc.ABC):
             words: int32 (B, K), the tokens that were chosen.
             probabilities, state, rules: as those of `choose`.
         """
-        chosen = tf.gather(probabilities, words, batch_dims=2)
-        live, allowed = state.status == LIVE, chosen >= 0
+        probability = tf.gather(probabilities, words, batch_dims=2)
+        live, allowed = state.status == LIVE, probability >= 0
         status = tf.where(words == rules.end_id, ENDED, LIVE)
         status = tf.where(live, tf.where(allowed, status, STUCK), state.status)
         words = tf.where(live & allowed, words, rules.pad_id)
-        return None, words, log(chosen), status
+        return None, words, log(probability), status
 
 
 def top_k(values, k):
-    """What `tf.math.top_k` returns, several times as fast for few of many.
+    """As `tf.math.top_k`, and several times as fast if k is small and V is large.
 
-    The k largest are in the k parts of a row whose own largest are the largest: only
-    these are looked through, in their order, so that of equals the first counts.
+    A row is cut into parts. The k largest values are in the k parts with the largest
+    maxima, so only these are searched; they keep their order, so that the first of
+    equal values wins.
 
     Args:
         values: float (..., V), all above the least float.
@@ -348,11 +353,11 @@ def top_k(values, k):
     filled = [[0, 0]] * (len(values.shape) - 1) + [[0, number * part - size]]
     parts = tf.pad(values, filled, constant_values=values.dtype.min)
     rows = tf.reshape(parts, (-1, number, part))
-    _, chosen = tf.math.top_k(tf.reduce_max(rows, axis=-1), k)
-    chosen = tf.sort(chosen, axis=-1)
-    found = tf.reshape(tf.gather(rows, chosen, batch_dims=1), (-1, k * part))
+    _, best = tf.math.top_k(tf.reduce_max(rows, axis=-1), k)
+    best = tf.sort(best, axis=-1)
+    found = tf.reshape(tf.gather(rows, best, batch_dims=1), (-1, k * part))
     found, places = tf.math.top_k(found, k)
-    places = part * tf.gather(chosen, places // part, batch_dims=1) + places % part
+    places = part * tf.gather(best, places // part, batch_dims=1) + places % part
     shape = tf.concat([tf.shape(values)[:-1], [k]], axis=0)
     return tf.reshape(found, shape), tf.reshape(places, shape)
 

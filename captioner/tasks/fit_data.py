@@ -87,16 +87,16 @@ def _from_examples(examples, captioner, batch_size, epochs, seed):
             }
 
     spec = captioner.image_spec
-    return (
-        tf.data.Dataset.from_generator(
-            batches,
-            output_signature={
-                key: tf.TensorSpec((None, *spec.shape), spec.dtype),
-                "captions": tf.TensorSpec((None, most), tf.string),
-            },
-        ),
-        None,
+    data = tf.data.Dataset.from_generator(
+        batches,
+        output_signature={
+            key: tf.TensorSpec((None, *spec.shape), spec.dtype),
+            "captions": tf.TensorSpec((None, most), tf.string),
+        },
     )
+    # Without it Keras warns at the end of the data.
+    count = -(-len(images) // batch_size)
+    return data.apply(tf.data.experimental.assert_cardinality(count)), None
 
 
 def _is_example(value):

@@ -48,8 +48,9 @@ class CiderReward:
     >>> from captioner import Tokenizer
     >>> tokenizer = Tokenizer.from_captions(["a dog", "two cats"])
     >>> reward = CiderReward(tokenizer, [["a dog"], ["two cats"]])
-    >>> reward([0, 0], [[4, 6, 2, 0], [4, 6, 0, 0]]).round(1).tolist()
-    [7.5, 3.5]
+    >>> scores = reward([0, 0], [[4, 6, 2, 0], [4, 6, 0, 0]])
+    >>> [round(float(score), 1) for score in scores]
+    [7.5, 4.2]
     """
 
     def __init__(self, tokenizer, captions):

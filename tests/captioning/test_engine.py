@@ -1,12 +1,14 @@
 """The model at work on batches: what does not fit is halved, a failure is one photo."""
 
 import contextlib
+import gc
 import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -115,6 +117,35 @@ def test_all_ways_to_the_model_see_a_large_photo_alike(task, tmp_path):
     assert task.generate(photos) == texts
 
 
+def test_pixels_are_dropped_as_soon_as_a_photo_is_converted(task):
+    """In a batch of large photos they would fill the memory."""
+    engine, kept = LocalEngine(lambda: task, EngineOptions(workers=2)), []
+    resize = BatchCaptioner.resize
+
+    def watched(self, pixels):
+        kept.append(weakref.ref(pixels))
+        return resize(self, pixels)
+
+    class Model:
+        """Stands for the model, which a batch reaches when all of it is converted."""
+
+        def __call__(self, images):
+            gc.collect()
+            alive.append(sum(reference() is not None for reference in kept))
+            return [[["a caption", 0.0]] for _ in images]
+
+    with contextlib.closing(engine), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchCaptioner, "resize", watched)
+        loaded, alive, model = engine._loaded(), [], Model()
+        model.resize, model.image_size = loaded.resize, loaded.image_size
+        model.bytes_of = loaded.bytes_of
+        engine._model = model
+        batch = [Pending(0, photo, None) for photo in find_photos(SAMPLES)]
+        ((_, outcomes),) = engine.run([batch])
+    assert [outcome.captions[0][0] for outcome in outcomes] == ["a caption"] * 10
+    assert len(kept) == 10 and alive == [0]
+
+
 def test_converted_photos_of_large_batches_do_not_pile_up(task, monkeypatch):
     monkeypatch.setattr(captioner.captioning.engine, "MOST_BYTES_AHEAD", 64 * 64 * 12)
     engine = LocalEngine(lambda: task, EngineOptions(workers=1))
@@ -204,10 +235,12 @@ def test_ray_gives_the_same_outputs_and_a_lost_worker_costs_nothing(
         return [path.read_bytes() for path in outputs]
 
     expected = run("local")
+    # So that the processes find `trap` and this package.
+    places = [str(Path(__file__).parents[1]), str(Path(captioner.__file__).parents[1])]
     ray.init(
         num_cpus=2,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(places)}},
     )
     flag = tmp_path / "lost"
     kill = f"""

@@ -191,11 +191,13 @@ def coco_json(numbers, prefix="", texts=("A dog .", "Two dogs .")):
 
 
 def test_coco_folder(tmp_path):
-    make_images(tmp_path / "train2017", ["1.jpg", "2.jpg"])
+    make_images(tmp_path / "train2017", ["1.jpg", "2.jpg", "8.jpg"])
     make_images(tmp_path / "val2017", ["3.jpg"])
     (tmp_path / "annotations").mkdir()
     train = coco_json([1, 2])
     train["annotations"].append({"image_id": 7, "caption": "Of nothing ."})
+    train["images"] += [{"id": i, "file_name": f"{i}.jpg"} for i in (8, 9)]
+    train["annotations"].append({"image_id": 9, "caption": "Not there ."})
     write_json(tmp_path / "annotations" / "captions_train2017.json", train)
     write_json(tmp_path / "annotations" / "captions_val2017.json", coco_json([3]))
     for spec in (f"coco:{tmp_path}", tmp_path):
@@ -206,6 +208,8 @@ def test_coco_folder(tmp_path):
         assert dataset.examples("dev")[0]["image"] == str(tmp_path / "val2017/3.jpg")
         assert dataset.summary().left_out == (
             ("7", "captions of an image that is not listed"),
+            ("9", "image not found"),
+            ("8", "image without captions"),
         )
     alone = load_dataset(tmp_path / "annotations" / "captions_val2017.json")
     assert alone.splits == ("dev",)

@@ -165,8 +165,10 @@ def test_what_is_not_found_is_named_with_the_folders_that_were_tried(tmp_path):
     path.write_text(json.dumps(coco_json(["COCO_9.jpg"])))
     with pytest.raises(ValueError) as error:
         load_dataset(path)
-    assert "image not found: COCO_9.jpg" in str(error.value)
-    assert f"looked for in {tmp_path}, {tmp_path}/images; name the" in str(error.value)
+    assert "image not found: 0; photos such as COCO_9.jpg" in str(error.value)
+    assert f"were looked for in {tmp_path}, {tmp_path}/images; name the" in str(
+        error.value
+    )
     assert "--image-dir" in str(error.value)
 
 

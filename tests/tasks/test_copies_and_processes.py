@@ -131,6 +131,23 @@ def test_settings_of_keras(repository, environment, setting, complaint):
     assert re.search(complaint, done.stdout)
 
 
+def test_every_public_name_refuses_another_backend_in_one_line():
+    script = """
+import captioner
+for name in captioner.__all__:
+    try:
+        getattr(captioner, name)
+    except ValueError as error:
+        assert "Received: jax" in str(error)
+        print(name)
+"""
+    done = run(script, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    refused = set(done.stdout.split())
+    assert {"ImageCaptioner", "ImageConverter", "samplers", "train"} < refused
+    assert not {"caption", "load_dataset", "CaptionScorer", "load_image"} & refused
+
+
 def test_the_command_line_sets_what_it_needs(repository, tmp_path):
     (tmp_path / "keras.json").write_text(
         '{"backend": "jax", "image_data_format": "channels_first", "floatx": "float64"}'

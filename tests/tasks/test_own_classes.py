@@ -10,6 +10,7 @@ from keras import ops
 from keras.saving import register_keras_serializable
 
 import captioner
+from captioner.backbones.own_network import check_classes
 from captioner.decoders import Fusion, TextMixer
 from captioner.images.image_files import load_image
 from captioner.presets import PresetError
@@ -301,3 +302,33 @@ def test_a_network_of_another_input_is_refused():
 def test_what_is_no_fusion(wrong):
     with pytest.raises(ValueError, match="subclass of Fusion .*Received: fusion="):
         make(sequential(), fusion=wrong)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_name": "system", "module": "os", "config": {}},
+        {"class_name": "Lambda", "module": "keras.layers", "config": {}},
+        {"class_name": "TFSMLayer", "module": "keras.layers", "config": {}},
+        {"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {}},
+        {"class_name": "get_file", "module": "keras.utils", "config": {}},
+        {"class_name": "X", "module": "keras_cv.models", "config": {}},
+        {"class_name": "__lambda__", "config": {"value": "x"}},
+        {
+            "class_name": "function",
+            "module": "keras.utils",
+            "config": "get_file",
+            "registered_name": "tests>Network",
+        },
+    ],
+    ids=lambda config: str(config["class_name"]),
+)
+def test_a_configuration_that_names_code_is_refused(config):
+    layer = {"class_name": "Activation", "module": "keras.layers"}
+    inside = {**layer, "config": {"activation": config}}
+    for network in (
+        config,
+        {"class_name": "Sequential", "module": "keras", "config": [inside]},
+    ):
+        with pytest.raises(ValueError, match="a preset must not name"):
+            check_classes(network)
