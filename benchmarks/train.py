@@ -66,20 +66,24 @@ def product_rate(number, size=1024):
 
 def product_operations(model, rows, length):
     """Floating-point operations of the matrix products of one step: each kernel meets
-    each position of the caption or of the image, attention's products come on top, and
-    backward takes twice as many as forward."""
-    total = 0
+    each position of the caption or of the image, and attention's products come on top.
+    Backward takes twice as many as forward, but for the image features, of which no
+    gradient is needed, as many."""
+    image, text = 0, 0
     for weight in model.trainable_weights:
         if weight.name == "embeddings" or len(weight.shape) < 2:
             continue
-        positions = POSITIONS if weight.shape[0] == WIDTH else length
-        total += 2 * positions * int(np.prod(weight.shape))
+        size = int(np.prod(weight.shape))
+        if weight.shape[0] == WIDTH:
+            image += 2 * POSITIONS * size
+        else:
+            text += 2 * length * size
     width = model.hidden_dim * model.num_layers
     if model.mixer == "transformer":
-        total += 4 * length * length * width
+        text += 4 * length * length * width
     if model.fusion == "attention":
-        total += 4 * length * POSITIONS * width
-    return 3 * rows * total
+        text += 4 * length * POSITIONS * width
+    return rows * (2 * image + 3 * text)
 
 
 def parts_of_a_step(model, stage, batch, number):

@@ -112,7 +112,7 @@ def test_all_ways_to_the_model_see_a_large_photo_alike(task, tmp_path):
         np.testing.assert_array_equal(decode(Path(photo).read_bytes()), image)
     features = task.encode(tf.stack(expected)).numpy()
     np.testing.assert_array_equal(task._features_of(photos), features)
-    texts = [caption[0][0] for caption in model(expected)]
+    texts = [captions[0][0] for captions, _ in model(expected)]
     assert [r.caption for r in captioner.caption(photos, task)] == texts
     assert task.generate(photos) == texts
 
@@ -132,7 +132,7 @@ def test_pixels_are_dropped_as_soon_as_a_photo_is_converted(task):
         def __call__(self, images):
             gc.collect()
             alive.append(sum(reference() is not None for reference in kept))
-            return [[["a caption", 0.0]] for _ in images]
+            return [([["a caption", 0.0]], None) for _ in images]
 
     with contextlib.closing(engine), pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchCaptioner, "resize", watched)

@@ -247,7 +247,9 @@ class Growing(Network):
 
 
 @pytest.mark.parametrize(
-    "network", [lambda_layer, lambda: Forgetful(4), lambda: Growing(4)], ids=str
+    "network",
+    [lambda_layer, lambda: Forgetful(4), lambda: Growing(4)],
+    ids=["lambda", "forgetful", "growing"],
 )
 def test_what_cannot_be_loaded_is_not_saved(network, tmp_path):
     made = make(network())

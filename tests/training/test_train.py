@@ -411,14 +411,14 @@ def test_larger_photos_can_go_on_from_a_preset(run, cache_dir, tmp_path):
     assert "96 x 96 pixels" in (preset / "README.md").read_text(encoding="utf-8")
 
 
-def test_fine_tuning_moves_the_last_layers_and_nothing_before_them(
-    run, cache_dir, tmp_path
-):
+def test_fine_tuning_moves_the_last_layers_and_nothing_before_them(run, tmp_path):
     output = tmp_path / "run"
     settings = {**PLAIN, "epochs": 0, "init_from": run / "preset"}
     del settings["weights"]  # the preset's own
     settings |= {"fine_tune_epochs": 2, "fine_tune_learning_rate": 1e-3}
-    preset = captioner.train("scenes:64", output, cache_dir=cache_dir, **settings)
+    preset = captioner.train("scenes:64", output, **settings)
+    # It looks at the photos themselves: features would be computed for nothing.
+    assert not list((output / "features").rglob("*.npy"))
     rows = history(output)
     assert [row["stage"] for row in rows] == ["fine_tuning"] * 2
 
