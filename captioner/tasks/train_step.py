@@ -41,7 +41,7 @@ def differentiate(model, objective, batch, parts=1):
         List of float32 tensors: the sum of losses, of weights, and for each of the
         trainable variables the gradient of the sum of losses.
     """
-    # TensorFlow's own: it cannot make the zero gradient of a Keras variable, for one that
+    # TensorFlow cannot make the zero gradient of a Keras variable, for one that
     # the loss does not depend on.
     variables = [variable.value for variable in model.trainable_variables]
 
