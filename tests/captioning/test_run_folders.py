@@ -325,10 +325,10 @@ def test_a_caption_cannot_steer_the_terminal():
 def test_a_run_leaves_other_programs_files_in_its_folder_alone(name):
     Path("mine").mkdir()
     Path("mine", name).write_text("my own notes")
-    before = tree()
+    before = tree("mine")
     with pytest.raises(ValueError, match=f"mine/{name} was not written by captioner"):
         run(run_folder="mine")
-    assert tree() == before
+    assert tree("mine") == before
 
 
 def test_a_run_replaces_its_own_report():
