@@ -87,7 +87,7 @@ def caption(
         dry_run: show what would be done and do nothing.
         run_folder: the folder for the journal, `errors.csv` and the manifest
             `run.json`. By default it is beside the first output, as `captions.csv.run`,
-            or `.captioner` in the first folder; without any files there is none.
+            or `.captioner` in the first folder; a run without files has none.
         trust_run_folder: use a run folder that came from another user or computer, or
             from captioner 0.1.0. Only for folders whose origin you trust: a journal
             decides what is written into your files.

@@ -286,6 +286,6 @@ def _json_entries(path, rows):
         yield where, image.strip(), json_captions(row), row.get("split")
     if keys and not with_both:
         raise ValueError(
-            f"{path}: name the key with the path of the image image, and the key with "
-            f"the caption caption. Received: the keys {', '.join(keys)[:200]}"
+            f'{path}: every object needs the keys "image", with the path of the image, '
+            f'and "caption". Received: the keys {", ".join(keys)[:200]}'
         )

@@ -114,12 +114,12 @@ def evaluate(
         if source is not None
     ]
     if sampler is not None and all(isinstance(s, Predictions) for s in sources):
-        raise ValueError(f"{preset}: a sampler does nothing to captions in a file.")
+        raise ValueError(f"{preset} holds finished captions, so it takes no sampler.")
     without_references = [
         what for what, reason in data.summary().left_out if "without captions" in reason
     ]
     if without_references:
-        say(f"without references: {name_ids(without_references)}")
+        say(f"images without references: {name_ids(without_references)}")
     if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)

@@ -123,8 +123,8 @@ def _checked_paths(text, name, trust_list):
             yield path
     except UnicodeError as error:
         raise ValueError(
-            f"{name} begins with the mark of {text.encoding.upper()} and is not such "
-            f"text: {error}."
+            f"{name} has the byte order mark of {text.encoding.upper()}, but is not "
+            f"valid {text.encoding.upper()}: {error}."
         ) from error
 
 

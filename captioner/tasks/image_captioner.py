@@ -513,7 +513,7 @@ class ImageCaptioner(Task):
         """
         config = self.caption_model.get_config()
         if config["vision_backbone"] is None:
-            raise ValueError("This captioner has no image network to see photos with.")
+            raise ValueError("This captioner has no image network for photos.")
         backbone = VisionBackbone.from_config(
             {**config["vision_backbone"], "image_size": (side, side)}
         )
@@ -607,8 +607,8 @@ class ImageCaptioner(Task):
             ) from error
         if shapes != [tuple(each.shape) for each in self.caption_model.weights]:
             raise ValueError(
-                "This captioner cannot be saved: what get_config of its own classes "
-                "makes has other weights."
+                "This captioner cannot be saved: a copy made from get_config of your "
+                "classes has weights of other shapes."
             )
 
     def __getstate__(self):
@@ -685,7 +685,7 @@ def stacked(batch):
 
 
 def sampler_for(sampler, num_captions):
-    """The sampler, or one like it that finds so many captions of each photo."""
+    """The sampler, or one like it that finds `num_captions` for each photo."""
     if num_captions is None or num_captions <= getattr(sampler, "num_hypotheses", 1):
         return sampler
     if isinstance(sampler, str):
@@ -721,9 +721,9 @@ def _check_devices(strategy, optimizer, options):
     }
     if strategy.num_replicas_in_sync > 1 and any(refused.values()):
         raise ValueError(
-            "On several devices fit does without jit_compile, steps_per_execution and "
-            "an optimizer's gradient_accumulation_steps; captioner.train has its own "
-            'jit_compile and gradient_accumulation there, with distribute="mirrored". '
+            "On several devices, fit does not support jit_compile, steps_per_execution "
+            "and an optimizer's gradient_accumulation_steps. captioner.train supports "
+            'jit_compile and gradient_accumulation with distribute="mirrored". '
             f"Received: {', '.join(name for name in refused if refused[name])}"
         )
 

@@ -116,7 +116,7 @@ class Task(abc.ABC):
 
         Args:
             sampler: a `Sampler` or its name; None keeps its own.
-            num_captions: how many hypotheses each result has, where there are so many.
+            num_captions: how many hypotheses each result has at most.
                 Needs the ability "hypotheses" above 1.
             num_threads: how many threads one call of `write` may use, for a verb that
                 calls it many times at once; the task may then choose a faster engine

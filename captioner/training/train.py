@@ -318,7 +318,7 @@ def _tell_new_words(words, options):
 
 
 def _recipe(name, options):
-    """What `recipe.json` says, and for a preset what its own recipe says."""
+    """The contents of `recipe.json`, with the recipe of the preset it began with."""
     recipe = {
         "train": {"dataset": name, **dataclasses.asdict(options)},
         "versions": presets.versions(),
