@@ -62,9 +62,9 @@ def caption(
 
     Args:
         paths: a path, or an iterable of them, see `find_photos`.
-        preset: name or folder of a preset, or a `Task`; or a list of them, which write
-            together, see `EnsembleCaptioner`. The name of the default always means the
-            shipped preset, whatever lies in the working folder.
+        preset: name or folder of a preset, or a `Task`; or a list of them, which
+            caption together, see `EnsembleCaptioner`. The name of the default always
+            means the shipped preset, whatever lies in the working folder.
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. Each is written whole or not at all.

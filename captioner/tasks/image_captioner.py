@@ -47,8 +47,8 @@ class ImageCaptioner(Task):
         preprocessor: a `CaptionPreprocessor`.
         sampler: how words are chosen, a `Sampler` or a name in `SAMPLERS`; by
             default beam search with 3 beams.
-        confidence: a `Confidence`, which says how likely each caption is right; None
-            for a captioner that does not know.
+        confidence: a `Confidence`, which estimates how likely each caption is right, or
+            None.
 
     Raises:
         ValueError: the parts do not fit each other, or the sampler's options or
@@ -60,7 +60,7 @@ class ImageCaptioner(Task):
     captioner = ImageCaptioner.from_preset("efficientnet_lite2_lstm_flickr8k")
     captioner.generate("photo.jpg")                      # "a dog runs on grass"
     captioner.generate(["a.jpg", "b.jpg"])               # a list of two
-    captioner.generate_results("photo.jpg").score        # and all else that is known
+    captioner.generate_results("photo.jpg").score        # and more, see GenerateResult
     ```
     """
 
@@ -267,7 +267,8 @@ class ImageCaptioner(Task):
             **kwargs: passed on, as `weighted_metrics`. With `jit_compile=True`, XLA
                 compiles the decoding loop, too: a slower first call for each size of
                 batch, rounded up to a power of two, and faster ones after it,
-                mostly for few images at a time. Sampling then draws otherwise.
+                mostly for few images at a time. Sampling then gives other
+                captions.
 
         Raises:
             ValueError: Keras' `fit` cannot do that on several devices.
@@ -339,7 +340,7 @@ class ImageCaptioner(Task):
         )
 
     def generate_results(self, images, batch_size=16, prompts=None, attention=False):
-        """As `Task.generate`, with all that is known about each caption.
+        """Like `Task.generate`, with scores and all else known about each caption.
 
         Args:
             images: see `Task.generate`; or image features, a float array (P, E), also

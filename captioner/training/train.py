@@ -53,10 +53,10 @@ def train(dataset=None, output=None, **options):
     on photos that are a little different each time (see `fine_tuning.py`). Then, with
     `cider_epochs`, the captioner learns from the scores of its own captions (see
     `cider_optimization.py`). Each stage begins with the best weights so far. After
-    each epoch the dev photos are captioned, without a look at their captions, and
-    scored. The first two stages end after their epochs, or when CIDEr has not risen for
-    `patience` epochs. A training that was stopped or killed, also within an epoch,
-    continues with `resume=True` to the same weights as one that was not.
+    each epoch the dev photos are captioned from the photo alone, and scored. The first
+    two stages end after their epochs, or when CIDEr has not risen for `patience`
+    epochs. A training that was stopped or killed, also within an epoch, continues with
+    `resume=True` to the same weights as one that was not.
 
     Args:
         dataset: what `load_dataset` takes, as "flickr8k:DIR", or a `CaptionDataset`,
