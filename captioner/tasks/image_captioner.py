@@ -208,7 +208,7 @@ class ImageCaptioner(Task):
         digest = hashlib.sha256()
         config = self.caption_model.get_config()
         names = ("name", "dtype", "vision_backbone")
-        facts = {
+        parts = {
             "caption_model": {k: v for k, v in config.items() if k not in names},
             "image_converter": [
                 self.preprocessor.image_converter.image_size,
@@ -219,7 +219,7 @@ class ImageCaptioner(Task):
             "vocabulary": self.preprocessor.tokenizer.vocabulary,
             **self.describe(),
         }
-        digest.update(json.dumps(facts, sort_keys=True).encode())
+        digest.update(json.dumps(parts, sort_keys=True).encode())
         if self.backbone is not None:
             digest.update(self.backbone.fingerprint().encode())
         network = {id(w) for w in self.backbone.weights} if self.backbone else ()
