@@ -218,6 +218,7 @@ def test_damaged_journals_are_refused_or_harmless(tmp_path):
     check_damaged_journals(tmp_path, 60)
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_very_many_damaged_journals_are_refused_or_harmless(tmp_path):
     check_damaged_journals(tmp_path, 5_000)

@@ -664,6 +664,7 @@ def test_odd_configurations_are_refused_or_work(small_preset):
     fuzz(small_preset, 40)
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_many_odd_configurations_are_refused_or_work(small_preset, preset):
     fuzz(small_preset, 1_500)

@@ -54,7 +54,7 @@ def fit_batches(data, captioner, batch_size, epochs, seed):
     elif image.dtype == tf.string and rank == 0:
         key, of_one = "images", 0
         convert = lambda x: converter(converter.decode(x))  # noqa: E731
-    elif image.dtype != tf.string and rank in (3, 4):
+    elif image.dtype != tf.string and rank in (3, 4) and tail[-1] in (3, None):
         key, convert, of_one = "images", converter, 3
     else:
         raise ValueError(f"{EXPECTED}. Received: elements {_shown(spec)}")

@@ -12,7 +12,7 @@ what this page defines. So they work with every captioner: `ImageCaptioner`,
 The data flows like this, on this machine or on many:
 
     file -> uint8 RGB -> task.convert -> [one, one, ...] -> task.write -> results
-                         (run by decoding processes)        (called by threads)
+                         (in threads or other processes)    (in threads)
 """
 
 import abc

@@ -41,7 +41,9 @@ def differentiate(model, objective, batch, parts=1):
         List of float32 tensors: the sum of losses, of weights, and for each of the
         trainable variables the gradient of the sum of losses.
     """
-    variables = model.trainable_variables
+    # TensorFlow cannot make the zero gradient of a Keras variable, for one that
+    # the loss does not depend on.
+    variables = [variable.value for variable in model.trainable_variables]
 
     def sums(part):
         with tf.GradientTape() as tape:

@@ -381,7 +381,9 @@ def _add_confidence(preset, cache, images):
     # A run that is resumed when it is complete has one already.
     if captioner.confidence is not None or least_right_score(references) is None:
         return
-    cache = FeatureCache(cache.folder.parent, captioner.convert, captioner.backbone)
+    cache = FeatureCache(
+        cache.folder.parent, captioner.preprocessor.image_converter, captioner.backbone
+    )
     split_images = [[each["image"] for each in s] for s in (images.train, images.dev)]
     # No more features than it needs, where the network has been fine-tuned.
     split_images[0] = split_images[0][:: -(-len(images.train) // NUM_PHOTOS)]

@@ -427,7 +427,8 @@ def short_and_long(short, long):
     quick = settings(max_examples=short, deadline=None, derandomize=True, database=None)
     thorough = settings(max_examples=long, deadline=None, database=None)
     return pytest.mark.parametrize(
-        "effort", [quick, pytest.param(thorough, marks=pytest.mark.slow)]
+        "effort",
+        [quick, pytest.param(thorough, marks=(pytest.mark.slow, pytest.mark.fuzz))],
     )
 
 

@@ -45,6 +45,7 @@ def test_photos_people_and_kills_in_any_order():
     without_tensorflow("journal_machine.py", 10, 12)
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 def test_photos_people_and_kills_in_very_many_orders():
     seed = random.randrange(2**32)

@@ -277,7 +277,7 @@ def test_a_blank_file_is_no_caption(run, photos, existing, data):
 
 
 @pytest.mark.parametrize(
-    "examples", [300, pytest.param(50_000, marks=pytest.mark.slow)]
+    "examples", [300, pytest.param(50_000, marks=(pytest.mark.slow, pytest.mark.fuzz))]
 )
 def test_any_text_and_any_bytes_in_a_text_file(examples):
     @settings(max_examples=examples, deadline=None, database=None)

@@ -16,7 +16,7 @@ from captioner.evaluating.predictions import read_predictions
 
 NAMES = ["a.jpg", "photos/b.png", "photos/deep/ü c.webp"]
 some_or_many = pytest.mark.parametrize(
-    "count", [40, pytest.param(3000, marks=pytest.mark.slow)]
+    "count", [40, pytest.param(3000, marks=(pytest.mark.slow, pytest.mark.fuzz))]
 )
 # No lone surrogates, which are no text, and no null, which is in no text file.
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

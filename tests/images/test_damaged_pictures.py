@@ -171,6 +171,7 @@ def test_a_damaged_file_is_an_image_error_or_pixels(decode, data):
     check_damaged(decode, data)
 
 
+@pytest.mark.fuzz
 @pytest.mark.slow
 @settings(max_examples=10_000, deadline=None, suppress_health_check=CHECKS)
 @given(data=damaged_files())

@@ -175,6 +175,7 @@ def fuzzed(check, *arguments):
     def quick(here):
         tries(150)(here)
 
+    @pytest.mark.fuzz
     @pytest.mark.slow
     def long(here):
         tries(5_000)(here)

@@ -127,7 +127,9 @@ def test_a_captioner_learns_it_and_keeps_it_in_its_preset(tiny_captioner, tmp_pa
     rng = np.random.default_rng(7)
     photos = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(24)]
     cache = captioner.FeatureCache(
-        tmp_path / "features", tiny_captioner.convert, tiny_captioner.backbone
+        tmp_path / "features",
+        tiny_captioner.preprocessor.image_converter,
+        tiny_captioner.backbone,
     )
     cache.compute(photos)
     texts = tiny_captioner.generate(photos[:12])

@@ -30,7 +30,12 @@ def made():
     )
     backbone = captioner.VisionBackbone(network)
     model = captioner.CaptionModel(
-        tokenizer.vocabulary_size, (4, 4), backbone, num_layers=1, hidden_dim=8
+        tokenizer.vocabulary_size,
+        (4, 4),
+        backbone,
+        num_layers=1,
+        hidden_dim=8,
+        dropout=0.0,
     )
     converter = captioner.ImageConverter((16, 16))
     made = ImageCaptioner(model, captioner.CaptionPreprocessor(converter, tokenizer, 5))
@@ -96,13 +101,13 @@ def test_forms(made, photos, form):
         data,
         validation_data=FORMS[form](photos),
         batch_size=2,
-        epochs=2,
+        epochs=3,
         callbacks=[callback],
         verbose=0,
     ).history
-    assert len(history["loss"]) == len(seen) == 2
+    assert len(history["loss"]) == len(seen) == 3
     assert np.isfinite(history["loss"]).all()
-    assert seen[1] < seen[0]  # it learns
+    assert seen[2] < seen[0]  # it learns
 
 
 def test_captions_of_one_photo_weigh_as_many(made, photos):
@@ -117,8 +122,7 @@ def test_captions_of_one_photo_weigh_as_many(made, photos):
         made.fit(data, batch_size=3, verbose=0).history["loss"][0]
         for data in (several, dicts)
     ]
-    # Dropout, in another order, is all that differs.
-    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_dataset_of_ours(made, photos, tmp_path):

@@ -452,6 +452,7 @@ def test_another_image_size_keeps_the_weights_and_stretches_the_grid(
         tiny_captioner.caption_model.image_feature_shape,
         tiny_captioner.caption_model.vision_backbone,
         fusion=fusion,
+        num_layers=1,
         hidden_dim=16,
     )
     bias = next(w for w in model.weights if w.path.endswith("position_bias"))
