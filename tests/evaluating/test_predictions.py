@@ -214,7 +214,7 @@ def test_paths_stand_for_the_image_with_the_longest_common_end(tmp_path):
     # "1.jpg" could be of both; "x/1.jpg" is the one of another split.
     with pytest.raises(ValueError, match="several images are called '1.jpg'"):
         match(tmp_path, {"1.jpg": "which?", "2.jpg": "two"}, data)
-    with pytest.raises(ValueError, match="no prediction for 1 image: 'y/1.jpg'"):
+    with pytest.raises(ValueError, match="no prediction: 1 image: 'y/1.jpg'"):
         match(tmp_path, {"/moved/x/1.jpg": "x one", "2.jpg": "two"}, data)
     # An id is an id before it is the end of a path.
     data = dataset(dev=["1.jpg", "old/1.jpg"])
