@@ -278,7 +278,7 @@ def test_texts_beside_photos_can_be_scored(task, table, tmp_path):
     shutil.copytree(table.parent, photos)
     (photos / "captions.csv").unlink()
     results = list(captioner.caption(photos, task, sidecars=True))
-    with pytest.raises(ValueError, match="no prediction for 3 images"):
+    with pytest.raises(ValueError, match="no prediction: 3 images"):
         captioner.evaluate(photos, table)
     for result in results:
         if result.error:
