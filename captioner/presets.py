@@ -28,7 +28,7 @@ import zipfile
 
 from captioner.files import atomic_folder, file_sha256, write_json
 
-DEFAULT_PRESET = "efficientnet_lite2_lstm_flickr8k"
+DEFAULT_PRESET = "efficientnet_lite2_transformer_everyday"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"
