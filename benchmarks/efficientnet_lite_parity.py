@@ -9,7 +9,7 @@ classifier reads from their means. Prints a table and one JSON line.
 
 PHOTOS is a folder of JPEG files; the first 16 by name are used, and one drawn picture.
 Also writes, with `--golden FILE`, the numbers of the original network that
-`tests/test_efficientnet_lite.py` compares ours with.
+`tests/backbones/test_efficientnet_lite.py` compares ours with.
 """
 
 import argparse

@@ -5,6 +5,7 @@ that nobody else has, never through a symbolic link, and moved to its own name w
 is complete. A process that is killed leaves no half-written file under a real name.
 """
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -14,6 +15,34 @@ import pathlib
 import secrets
 import shutil
 import tempfile
+
+# The longer marks first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def text_encoding(begin):
+    """The encoding of a text file by its byte order mark; UTF-8 if it has none.
+
+    Args:
+        begin: its first bytes, four or more if there are that many.
+
+    Returns:
+        "utf-8", "utf-8-sig", "utf-16" or "utf-32".
+
+    Example:
+
+    >>> text_encoding("a dog".encode("utf-16"))
+    'utf-16'
+    """
+    return next(
+        (name for mark, name in _MARKS.items() if begin.startswith(mark)), "utf-8"
+    )
 
 
 @contextlib.contextmanager

@@ -157,9 +157,7 @@ class Journal:
     def _check_place(self, read_only):
         """Refuse what would lead out of the folder; make the folder."""
         if self.folder.is_symlink():
-            raise ValueError(
-                f"{self.folder} is a symbolic link; give a run folder that is none."
-            )
+            raise ValueError(f"{self.folder} is a symbolic link; choose a real folder.")
         if not read_only and not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             self._made_folder = True

@@ -77,7 +77,7 @@ def find_preset(name):
     A folder here with the name of a known preset is meant only as `./NAME`.
 
     Raises:
-        PresetError: there is none; the message lists those that there are.
+        PresetError: there is no such preset; the message lists the known ones.
 
     Example:
 
@@ -97,7 +97,7 @@ def find_named_preset(name):
     """The folder of a preset from its name alone, whatever lies in the working folder.
 
     Raises:
-        PresetError: there is none; the message lists those that there are.
+        PresetError: there is no such preset; the message lists the known ones.
 
     Example:
 

@@ -111,3 +111,13 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
     assert (path / "file").read_text() == "two" and os.listdir(path.parent) == [
         "preset"
     ]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
+def test_a_byte_order_mark_tells_the_encoding(encoding):
+    text = "a dög"
+    mark = "\ufeff" if encoding.endswith(("-le", "-be")) else ""
+    data = (mark + text).encode(encoding)
+    assert data.decode(files.text_encoding(data[:4])) == text

@@ -7,7 +7,8 @@ import pytest
 from nbclient import NotebookClient
 
 TRAIN_A_CAPTIONER = "01_train_a_captioner.ipynb"
-EPOCHS = 15
+EPOCHS = 10
+FIGURES = 5
 
 
 def read_notebook(repository, name):
@@ -66,8 +67,8 @@ def test_the_notebook_can_be_read_without_running_it(repository):
     outputs = [output for cell in cells for output in cell.outputs]
     noise = [o for o in outputs if o.get("name") == "stderr" or "ename" in o]
     assert noise == [], f"rerun it or clear these outputs: {noise}"
-    assert len(figures(notebook)) == 4
-    assert len(epoch_losses(notebook)) == EPOCHS
+    assert len(figures(notebook)) == FIGURES
+    assert 1 < len(epoch_losses(notebook)) <= EPOCHS  # it may stop early
     assert greedy_scores(notebook)[0] >= 95
     assert path.stat().st_size < 1.5e6
     # Nor are the folders of whoever ran it.
@@ -84,7 +85,7 @@ def test_the_notebook_uses_the_public_names_only(repository):
     source = "\n".join(cell.source for cell in code_cells(notebook))
     assert not re.search(r"from captioner|import captioner\.", source)
     names = set(re.findall(r"\bcaptioner\.(\w+)", source))
-    assert {"ImageCaptioner", "training_batches", "export"} <= names
+    assert {"ImageCaptioner", "train", "training_batches", "export"} <= names
     assert names <= set(captioner.__all__)
 
 
@@ -111,7 +112,7 @@ def test_the_notebook_runs(repository, tmp_path, monkeypatch):
 
     assert "WARNING" not in printed(notebook)
     losses = epoch_losses(notebook)
-    assert len(losses) == EPOCHS
+    assert 1 < len(losses) <= EPOCHS
     assert losses[-1] < losses[0] / 2
     exactly_right, bleu_4, cider = greedy_scores(notebook)
     assert exactly_right >= 95
@@ -120,7 +121,9 @@ def test_the_notebook_runs(repository, tmp_path, monkeypatch):
     # The reloaded preset says what the captioner said that was saved.
     before, after = re.findall(r"^(?:before|after): +(.+)$", printed(notebook), re.M)
     assert before == after
-    assert len(figures(notebook)) == 4
+    assert len(figures(notebook)) == FIGURES
+    assert "resumed after epoch 2" in printed(notebook)
+    assert "new words, unknown to efficientnet_lite2" in printed(notebook)
     # Nothing stays behind, neither beside the notebook nor anywhere else.
     assert list(notebooks.iterdir()) == []
     assert list(temporary.iterdir()) == []

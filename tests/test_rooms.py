@@ -68,7 +68,7 @@ LIGHT = {  # file or folder: what it does not load when it is itself imported
     "metrics": {"keras", "tensorflow", "tensorflow_datasets"},
 }
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
-ARTEFACTS = {".csv", ".h5", ".jpg", ".json", ".md", ".png", ".txt"}
+ARTEFACTS = {".csv", ".h5", ".jpg", ".json", ".md", ".npz", ".png", ".txt"}
 
 
 def imports(path, source):

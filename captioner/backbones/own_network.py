@@ -31,7 +31,7 @@ VALUES |= {"__tuple__"}
 
 
 def network_grid(network, image_size=None):
-    """The size of photos that a network takes, and the shape of what it makes of one.
+    """The size of photos that a network takes, and the shape of its features of one.
 
     Args:
         network: a `keras.Model`.
@@ -55,8 +55,8 @@ def network_grid(network, image_size=None):
         fits = takes is None or isinstance(takes, dict)
     if not fits or not height or not width:
         raise ValueError(
-            "A network of your own takes photos (B, height, width, 3); image_size says "
-            "of which size, if it takes several. Received: "
+            "A network of your own must take photos (B, height, width, 3). If it takes "
+            "several sizes, set image_size. Received: "
             f"network.input_shape={takes}, image_size={image_size}"
         )
     try:
@@ -65,12 +65,12 @@ def network_grid(network, image_size=None):
     except Exception as error:  # whatever the network's own code raises
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"The network cannot see photos (B, {height}, {width}, 3): {reason}"
+            f"The network fails on photos (B, {height}, {width}, 3): {reason}"
         ) from error
     if len(shape) != 4 or None in shape[1:]:
         raise ValueError(
-            "A network of your own returns a grid of features (B, height, width, "
-            "channels), as Keras' networks with include_top=False. "
+            "A network of your own must return a grid of features (B, height, width, "
+            "channels), like Keras' networks with include_top=False. "
             f"Received: a network that returns {shape}"
         )
     return (height, width), shape[1:]

@@ -63,9 +63,9 @@ def caption(
 
     Args:
         paths: a path, or an iterable of them, see `find_photos`.
-        preset: name or folder of a preset, or a `Task`; or a list of them, which write
-            together, see `EnsembleCaptioner`. The name of the default always means the
-            shipped preset, whatever lies in the working folder.
+        preset: name or folder of a preset, or a `Task`; or a list of them, which
+            caption together, see `EnsembleCaptioner`. The name of the default always
+            means the shipped preset, whatever lies in the working folder.
         output: a file for all results, or several: `.csv`, `.jsonl` and `.parquet` have
             a row for each photo, bad ones too; `.json` is COCO results, `.html` a
             gallery. Each is written whole or not at all.
@@ -88,7 +88,7 @@ def caption(
         dry_run: show what would be done and do nothing.
         run_folder: the folder for the journal, `errors.csv` and the manifest
             `run.json`. By default it is beside the first output, as `captions.csv.run`,
-            or `.captioner` in the first folder; without any files there is none.
+            or `.captioner` in the first folder; a run without files has none.
         trust_run_folder: use a run folder that came from another user or computer, or
             from captioner 0.1.0. Only for folders whose origin you trust: a journal
             decides what is written into your files.

@@ -20,7 +20,7 @@ MOST_BYTES_AHEAD = 2**29  # of photos that wait for the model
 
 
 class Captioned:
-    """What an engine makes of a photo.
+    """The result of an engine for a photo.
 
     Attributes:
         captions: list of [text, score], the best first; None where the content is the

@@ -120,9 +120,10 @@ def _common_settings(journals):
     count = numbers[0][1]
     if sorted(numbers) != [(i + 1, count) for i in range(count)]:
         given = ", ".join(f"{i}/{n}" for i, n in sorted(numbers))
-        raise ValueError(f"Each shard is needed once. Received: {given}")
+        raise ValueError(f"Each shard must be given once. Received: {given}")
     if len(totals) > 1:
         raise ValueError(
-            "Photos have come or gone between the runs of the shards: run them again."
+            "Photos were added or removed between the runs of the shards; run them "
+            "again."
         )
     return settings[0]

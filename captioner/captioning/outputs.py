@@ -171,8 +171,8 @@ class _Counted:
         """Refuse to write less than there is."""
         if self.count != expected:
             raise ValueError(
-                f"The journal is damaged: it knows {self.count:,} of {expected:,} "
-                f"photos. {output} is left as it is."
+                f"The journal is damaged: it has {self.count:,} of {expected:,} "
+                f"photos. {output} was not changed."
             )
 
 

@@ -132,7 +132,7 @@ class _Shard(click.ParamType):
     type=click.Choice(["keep", "add", "remove"]),
     default="keep",
     show_default=True,
-    help="Dot at the end of the captions.",
+    help="What to do with a dot at the end of captions.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Photos per batch.  [default: 8]"
@@ -285,7 +285,7 @@ def caption_command(
 
 
 class _Printer:
-    """Prints what becomes of photos, for people or for machines."""
+    """Prints the result of each photo, as lines of text or as JSON."""
 
     def __init__(self, as_json, quiet, to_files, num_captions):
         self.as_json, self.quiet, self.to_files = as_json, quiet, to_files

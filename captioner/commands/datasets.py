@@ -25,7 +25,7 @@ def datasets_group():
     tfds:NAME                  TensorFlow Datasets
     mix:SPEC*2+SPEC            several datasets; an epoch sees the first one twice
 
-    Options may stand at the end: "FILE?image_dir=DIR&dev_fraction=0.1".
+    Options can be added at the end: "FILE?image_dir=DIR&dev_fraction=0.1".
     """
 
 

@@ -21,14 +21,14 @@ from captioner.terminal import EXIT_CODES, import_tensorflow, printable_lines, s
 @click.option(
     "--compare-with",
     metavar="PRESET_OR_PREDICTIONS",
-    help="Score these, too, and test whether the difference is significant.",
+    help="Also score these captions, and test whether the difference is significant.",
 )
 @sampler_flags
 @click.option(
     "--num-hypotheses",
     type=int,
-    help="Number of captions of each photo (not greedy); the best of them by CIDEr and "
-    "their diversity are scored, too.",
+    help="Number of captions per photo (not with greedy). Their diversity and the best "
+    "of them by CIDEr are scored as well.",
 )
 @click.option(
     "--output",

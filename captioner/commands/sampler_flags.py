@@ -124,7 +124,7 @@ def sampler_flags(command):
             click.option(
                 "--repetition-penalty",
                 type=float,
-                help="Values above 1 make words that were used less likely.",
+                help="Values above 1 make repeated words less likely.",
             ),
             click.option(
                 "--banned",
@@ -144,7 +144,7 @@ def sampler_flags(command):
                 "--ensemble-with",
                 multiple=True,
                 metavar="PRESET",
-                help="Average the probabilities of this preset, too; may be repeated.",
+                help="Average the probabilities with this preset's; may be repeated.",
             ),
         ]
     ):

@@ -7,7 +7,8 @@ trained on that learns to write the markers, and its scores are too good.
 import collections
 import re
 
-# Markers that are no English words; `predictions.py` cuts these from single captions.
+# Markers that are no English words; `evaluating/predictions.py` cuts
+# these from single captions.
 START = re.compile(
     r"\A\s*(?:<(?:start|bos|s|sos|cls|startseq|startofseq)>|<\|startoftext\|>"
     r"|\[(?:cls|start|bos|sos)\]|(?:startseq|startofseq)\b)",
@@ -22,7 +23,7 @@ _TO_THE_END = re.compile(f"{END.pattern}.*\\Z", re.IGNORECASE | re.DOTALL)
 # These may be words of a caption, so they count only where captions have both.
 _PLAIN_START = re.compile(r"\A\s*(?:start|begin|bos|sos)\s", re.IGNORECASE)
 _PLAIN_END = re.compile(r"\s(?:end|stop|eos)\s*\Z", re.IGNORECASE)
-_SHARE = 0.95  # so many captions must have a marker
+_SHARE = 0.95  # of the captions must have a marker
 
 # Scripts that are written without spaces between words: Thai, Lao, Myanmar, Khmer,
 # Japanese kana, Chinese characters.

@@ -69,7 +69,7 @@ def read_coco(path, image_dir=None, split_fractions=None):
         files = find_captions_files(path, FolderListing())
         if not files:
             raise ValueError(
-                f"{path} has no captions_*.json, nor has its annotations/."
+                f"Neither {path} nor its folder annotations/ has a captions_*.json."
             )
     base = os.path.dirname(files[0])
     builder = DatasetBuilder(f"coco:{path}", base, image_dir, split_fractions)

@@ -86,7 +86,7 @@ class DatasetBuilder:
         self.split_fractions = split_fractions
         self.listing = FolderListing()
         self._bases = _with_parents(base) if image_dir is None else [str(image_dir)]
-        self._chosen = image_dir is not None
+        self._folder_given = image_dir is not None
         self._images = {}  # name -> _Image
         self._ids = {}
         self._left_out = []
@@ -179,7 +179,7 @@ class DatasetBuilder:
 
     def _located(self):
         """The images that are there, each once."""
-        search = PhotoSearch(self._bases, self._chosen, self.listing)
+        search = PhotoSearch(self._bases, self._folder_given, self.listing)
         paths = search.locate(
             {e.name: e.split for e in self._images.values() if e.image is None}
         )
@@ -202,7 +202,7 @@ class DatasetBuilder:
             advice = "; name the folder of the photos with --image-dir (image_dir)"
             self.note(
                 f"photos such as {missing[0]} were looked for in {search.where()}"
-                + ("" if self._chosen else advice)
+                + ("" if self._folder_given else advice)
             )
         self._notes += search.notes
         by_id = {}

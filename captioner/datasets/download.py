@@ -225,7 +225,7 @@ def _receive(url, part, max_bytes):
         with _opener().open(request, timeout=_TIMEOUT) as response:
             resumed = bool(start) and response.status == http.client.PARTIAL_CONTENT
             if resumed and not _range_starts_at(response, start):
-                raise DownloadError(f"{url}: the server sent another range than asked.")
+                raise DownloadError(f"{url}: the server sent the wrong range.")
             if not resumed:
                 start = 0
                 _write_validator(part, response)

@@ -55,8 +55,8 @@ def read_flickr8k(folder, image_dir=None, split_fractions=None):
     captions_file = find_captions_file(folder, listing)
     if captions_file is None:
         raise ValueError(
-            f"{folder} is no Flickr8k folder: there is no {_CAPTIONS_FILE} in it or in "
-            "a sub folder of it."
+            f"{folder} is not a Flickr8k folder: neither it nor a folder in it has "
+            f"{_CAPTIONS_FILE}."
         )
     captions = {}
     for number, line in enumerate(read_text(captions_file).split("\n"), 1):

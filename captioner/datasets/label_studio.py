@@ -70,7 +70,7 @@ def read_label_studio(path, image_dir=None, split_fractions=None):
     named = [area for area in areas if is_caption_column(area)]
     if len(areas) > 1 and not named:
         raise ValueError(
-            f"{path} has several text areas; name the one with the captions caption. "
+            f'{path} has several text areas; name the one with the captions "caption". '
             f"Received: {', '.join(areas)}"
         )
     base = os.path.dirname(path)

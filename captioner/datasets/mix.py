@@ -62,8 +62,8 @@ def _weight(weight, text):
         return 1
     if not weight.isascii() or not weight.isdecimal():
         raise ValueError(
-            "The weight of a part must be a whole number: an epoch sees each training "
-            f"image of the part so many times. Received: {weight!r} in mix:{text}"
+            "The weight of a part must be a whole number, which is how often an epoch "
+            f"sees each training image of the part. Received: {weight!r} in mix:{text}"
         )
     return int(weight)
 

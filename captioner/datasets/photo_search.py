@@ -100,21 +100,21 @@ class PhotoSearch:
     is preferred. A name that is found nowhere is tried with the other separator, in the
     other Unicode normal form, in the other case, and, if it has no suffix, with the
     suffix of a photo. An absolute name, as of another computer, and every name where
-    the user has chosen the folder, is also tried without its first folders; such a
+    the user has named the folder, is also tried without its first folders; such a
     photo must be the only one of its name.
 
     Args:
         bases: list of str. The folders, the first of which is the likeliest.
-        chosen: bool. Whether the user has named the folder.
+        folder_given: bool. Whether the user has named the folder.
         listing: a `FolderListing`.
 
     Attributes:
         notes: list of str. What the user should know of how photos were found.
     """
 
-    def __init__(self, bases, chosen=False, listing=None):
+    def __init__(self, bases, folder_given=False, listing=None):
         self.bases = list(dict.fromkeys(map(os.path.normpath, bases)))
-        self.chosen = chosen
+        self.folder_given = folder_given
         self.listing = FolderListing() if listing is None else listing
         self.notes = []
         self._tried = self.bases
@@ -196,7 +196,7 @@ class PhotoSearch:
                 found[name] = options[0][0]
                 continue
             found[name] = self._exact(self.bases[0], name)
-            if found[name] is None and (self.chosen or _ABSOLUTE.match(name)):
+            if found[name] is None and (self.folder_given or _ABSOLUTE.match(name)):
                 path = self._by_end(name)
                 if path is not None:
                     by_end[path].append(name)

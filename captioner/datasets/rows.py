@@ -3,13 +3,13 @@
 Each reader names the file and the line in what it raises.
 """
 
-import codecs
 import csv
 import io
 import json
 import os
 import stat
 
+from captioner.files import text_encoding
 from captioner.spreadsheets import unprotect_row
 
 # The columns that may name the image, in the order of preference.
@@ -29,11 +29,6 @@ DELIMITERS = (",", "\t", ";", "|")
 MAX_TABLE_BYTES = 2**31
 # No header is longer, in characters: a file without line ends is no table.
 MAX_HEADER = 10_000
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def read_text(path, errors="strict", max_bytes=MAX_TABLE_BYTES) -> str:
@@ -58,11 +53,11 @@ def read_text(path, errors="strict", max_bytes=MAX_TABLE_BYTES) -> str:
             data = file.read(max_bytes)
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
-    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
+    encoding = text_encoding(data[:4])
     try:
         return data.decode(encoding, errors)
     except UnicodeDecodeError as error:
-        name = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        name = encoding.removesuffix("-sig").upper()
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path} is not {name} text: {error.reason} in line {line}. Save it as "

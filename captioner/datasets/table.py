@@ -1,6 +1,5 @@
 """Captions in a table beside a folder of photos: CSV, JSON lines or a JSON list."""
 
-import codecs
 import os
 import re
 
@@ -15,6 +14,7 @@ from captioner.datasets.rows import (
     jsonl_rows,
     read_json,
 )
+from captioner.files import text_encoding
 
 _CAPTION_COLUMN = re.compile(r"(captions?|text|comment|sentence)[ _-]?\d*")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -216,9 +216,7 @@ def _first_line(path):
             start = file.read(4 * MAX_HEADER)
     except OSError as error:
         raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    encoding = "utf-16" if start.startswith(marks) else "utf-8-sig"
-    text = start.decode(encoding, "replace")
+    text = start.decode(text_encoding(start[:4]), "replace")
     return re.split(r"\r\n|\r|\n", text, maxsplit=1)[0]
 
 
@@ -288,6 +286,6 @@ def _json_entries(path, rows):
         yield where, image.strip(), json_captions(row), row.get("split")
     if keys and not with_both:
         raise ValueError(
-            f"{path}: name the key with the path of the image image, and the key with "
-            f"the caption caption. Received: the keys {', '.join(keys)[:200]}"
+            f'{path}: every object needs the keys "image", with the path of the image, '
+            f'and "caption". Received: the keys {", ".join(keys)[:200]}'
         )

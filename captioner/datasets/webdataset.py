@@ -56,7 +56,7 @@ def read_webdataset(path, split_fractions=None):
     listing = FolderListing()
     shards = find_shards(path, listing)
     if not shards:
-        raise ValueError(f"{path} is no .tar archive, nor a folder with some.")
+        raise ValueError(f"{path} is neither a .tar archive nor a folder with some.")
     builder = DatasetBuilder(f"webdataset:{path}", split_fractions=split_fractions)
     root = path if os.path.isdir(path) else os.path.dirname(path)
     names = [

@@ -18,7 +18,7 @@ from captioner.decoders.attention import MultiHeadAttention
 
 
 class Fusion(keras.layers.Layer):
-    """What every fusion is made with; each takes from it what it needs.
+    """The base of every fusion; each uses the arguments that it needs.
 
     A fusion of your own is a subclass with `build`, `build_cache` and `call`, which is
     given to `CaptionModel(fusion=...)` and registered as Keras' layers are:
@@ -245,8 +245,8 @@ class AttentionFusion(Fusion):
         positions = image_features_shape[1]
         if positions == 1:
             raise ValueError(
-                "Attention has nothing to choose from in pooled features: use the "
-                'grid (pooling=None), or fusion="additive". '
+                "Attention needs a grid of features, not pooled ones: use "
+                'pooling=None, or fusion="additive". '
                 f"Received: image_features_shape={tuple(image_features_shape)}"
             )
         self.image_norm.build(image_features_shape)

@@ -40,7 +40,7 @@ class TransformerMixer(TextMixer):
         )
         if self.attention.head_dim % 2:
             raise ValueError(
-                "A Transformer's heads must be of even width. Received: "
+                "The width of a Transformer's heads must be even. Received: "
                 f"hidden_dim={self.hidden_dim}, num_heads={self.num_heads}"
             )
         self.attention_dropout = self._dropout("attention_dropout")

@@ -61,18 +61,19 @@ def evaluate(
     compare_with=None,
     java_metrics=True,
 ):
-    """Score captions: of a preset, which writes them now, or of a file.
+    """Score the captions of a preset, which are generated now, or of a file.
 
-    A preset captions the photos of the split without a look at their captions. A file
+    A preset captions the photos of the split and does not see their captions. A file
     of predictions must have a caption for each image of the split; one with an error
     instead (`captioner caption` writes such rows) is left out like a photo that a
     preset cannot read. Captions of images in other splits, or without references, are
-    counted and not scored. An empty caption is scored, and earns nothing. What is of
-    no image of the dataset, is there twice, or is missing is refused.
+    counted and not scored. An empty caption is scored as it is. A prediction for
+    an image that the dataset does not have, a second one for an image, and a missing
+    one are errors.
 
     Args:
         preset: name or folder of a preset, a `Task`, or a list of them,
-            which write together, see `EnsembleCaptioner`; or a file or folder of
+            which caption together, see `EnsembleCaptioner`; or a file or folder of
             predictions, see `read_predictions`.
         dataset: what `load_dataset` takes, as "flickr8k:DIR".
         split: "test", "dev" or "train"; by default test where there is one,
@@ -83,11 +84,11 @@ def evaluate(
             `report.html`, which shows it all with the photos. Where there are several
             captions of an image, as by `BeamSampler(5, num_hypotheses=5)`, all are in
             `n_best.json`, which can be scored again, too.
-        overwrite: replace these files where they are there already.
+        overwrite: replace these files if they exist.
         batch_size: photos at a time.
         compare_with: another preset or predictions, scored on the same images; its
             captions are written as `other_predictions.json`.
-        java_metrics: run METEOR and SPICE where Java and their data are there.
+        java_metrics: compute METEOR and SPICE if Java and their data are installed.
 
     Returns:
         An `Evaluation`.
@@ -107,19 +108,19 @@ def evaluate(
     data = load_dataset(dataset)
     split = split or ("test" if "test" in data.splits else "dev")
     examples = list(data.examples(split))
-    # All that can be refused is refused before the work.
+    # Mistakes are found before the long work begins.
     sources = [
         _open(source, sampler, data, split)
         for source in (preset, compare_with)
         if source is not None
     ]
     if sampler is not None and all(isinstance(s, Predictions) for s in sources):
-        raise ValueError(f"{preset}: a sampler does nothing to captions in a file.")
+        raise ValueError(f"{preset} holds finished captions, so it takes no sampler.")
     without_references = [
         what for what, reason in data.summary().left_out if "without captions" in reason
     ]
     if without_references:
-        say(f"without references: {name_ids(without_references)}")
+        say(f"images without references: {name_ids(without_references)}")
     if output is not None:
         output = pathlib.Path(output)
         output.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def read_predictions(path):
         image_id = _image_id(row, where)
         if image_id in places:
             raise ValueError(
-                f"{where}: the image {image_id!r} is there twice, the first time in "
+                f"{where}: the image {image_id!r} occurs twice, first in "
                 f"{places[image_id]}."
             )
         places[image_id] = place
@@ -272,7 +272,7 @@ def match_predictions(predictions, data, split):
             not_scored[absent.get(image_id, "of another split")] += 1
     if not found:
         raise ValueError(
-            f"{source}: no prediction is of an image of the {split} split of "
+            f"{source}: no prediction belongs to an image of the {split} split of "
             f"{data.name}. Received: {name_ids(given)}"
         )
     if unknown:
@@ -283,8 +283,8 @@ def match_predictions(predictions, data, split):
     missing = [image_id for image_id in ids if image_id not in found]
     if missing:
         raise ValueError(
-            f"{source}: of the {len(ids)} images of the {split} split there is no "
-            f"prediction for {name_ids(missing)}"
+            f"{source}: some of the {len(ids)} images of the {split} split have no "
+            f"prediction: {name_ids(missing)}"
         )
     notes = dict(predictions.notes)
     if by_file_name:

@@ -19,7 +19,7 @@ def export(preset, output, sampler=None, overwrite=False):
     (B,), and `errors`, strings (B,). Decoding, resizing, the backbone and the search
     for words are all in the graph, made of core TensorFlow ops.
 
-    A file that cannot be used costs its own row alone: its error names the reason, its
+    A file that cannot be used affects only its own row: its error names the reason, its
     caption is empty, and its score is the lowest float32. The error of a good row is
     empty, and its caption and score are those that it has without the bad files. A
     picture with too many pixels (178,956,970) is refused before it is decoded. An empty
@@ -27,8 +27,8 @@ def export(preset, output, sampler=None, overwrite=False):
 
     Args:
         preset: name or folder of a preset, or a `Task` with the ability "graph"; or a
-            list of them, which write together, see `EnsembleCaptioner`.
-        output: folder to write; it is there whole or not at all.
+            list of them, which caption together, see `EnsembleCaptioner`.
+        output: folder to write, whole or not at all.
         sampler: replaces the preset's own.
         overwrite: replace an existing SavedModel.
 

@@ -19,8 +19,8 @@ MAX_MEMBER_BYTES = 2**28
 MAX_MEMBERS = 2**23
 MAX_NAME_BYTES = 4_096  # of a path, on Linux
 MAX_HEADER_BYTES = 2**20  # of one extended header of a tar
-# An archive of photos hardly gets smaller. This is the most that is inflated of one:
-# so many times its size, and so many bytes that any may have.
+# An archive of photos hardly gets smaller. At most this is inflated of one:
+# MAX_RATIO times its size, and FREE_BYTES, which any archive may have.
 MAX_RATIO = 200
 FREE_BYTES = 2**28
 
@@ -68,7 +68,7 @@ def too_large(max_bytes):
 
 
 def after(number):
-    """Where an archive is damaged, that had so many files before."""
+    """Where an archive is damaged, by the number of files before the damage."""
     return f"after file {number:,}" if number else "at its beginning"
 
 

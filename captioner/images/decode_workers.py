@@ -276,15 +276,15 @@ class _Worker:
             pixels = None
             if answer.height:
                 if not 0 < answer.height * answer.width <= self.max_pixels:
-                    raise ValueError("more pixels than it may have")
+                    raise ValueError("more pixels than allowed")
                 pixels = np.empty((answer.height, answer.width, 3), np.uint8)
                 self._receive(pixels.reshape(-1).data)
             return Decoded(answer.digest, pixels, answer.thumbnail or None)
 
     @contextlib.contextmanager
     def _one_photo(self):
-        """Turns all that may go wrong into an `ImageError`, and ends a process of which
-        nothing more can be expected."""
+        """Turns every failure into an `ImageError`; ends a process that is no longer
+        usable."""
         name = self.photo.name
         try:
             yield
@@ -311,14 +311,14 @@ class _Worker:
         self._receive(header)
         digest, height, width, thumbnail, is_jpeg, kind, reason = _ANSWER.unpack(header)
         if thumbnail > _MAX_THUMBNAIL_BYTES:
-            raise ValueError("a longer answer than it may be")
+            raise ValueError("a longer answer than allowed")
         rest = bytearray(kind + reason + thumbnail)
         self._receive(rest)
         if kind:
             text = rest[kind : kind + reason].decode()
             kind = rest[:kind].decode()
             if not (_KIND.fullmatch(kind) and text.isprintable()):
-                raise ValueError("no error of ours")
+                raise ValueError("not an error of captioner")
             raise ImageError(self.photo.name, kind, text)
         return _Answer(digest, height, width, is_jpeg, bytes(rest))
 

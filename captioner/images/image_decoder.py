@@ -423,7 +423,7 @@ def _gif_size(image_bytes):
     return height, _number(image_bytes, 6, 2, little=True)
 
 
-# So many parts of a file are looked at, so that a bad one cannot take hours.
+# The most parts of a file to look at, so that a bad one cannot take hours.
 _MAX_SEGMENTS = 100_000
 
 

@@ -11,7 +11,7 @@ CAPTION_SUFFIXES = frozenset(
 NO_SUFFIX = "without a suffix"
 LINKED_FOLDERS = "linked folder(s)"
 OTHERS = "others"
-MAX_SUFFIXES = 100  # so many are counted each for itself
+MAX_SUFFIXES = 100  # any further ones are counted together
 MAX_SUFFIX_LENGTH = 16
 
 

@@ -28,7 +28,7 @@ class MemoryBudget:
 
     @contextlib.contextmanager
     def hold(self, count):
-        """Wait for so many bytes, and give them back at the end."""
+        """Wait until `count` bytes are free, and give them back at the end."""
         count = min(count, self.total)
         me = object()
         with self._changed:

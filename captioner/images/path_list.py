@@ -4,7 +4,6 @@ A list is read to its end and checked before its first photo is: an encoding tha
 mistaken, or a wrong separator, makes other paths of it, and "/" is one of them.
 """
 
-import codecs
 import contextlib
 import csv
 import io
@@ -14,16 +13,11 @@ import sys
 import tempfile
 import unicodedata
 
+from captioner.files import text_encoding
+
 MAX_LIST_BYTES = 2**30
 MAX_LINE = 2**15  # characters; a path has 4,096 bytes at most, and a line more columns
 _IN_MEMORY = 2**20
-_MARKS = {  # the longer first: one begins as another
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 def read_path_list(source, trust_list=False):
@@ -92,12 +86,11 @@ def _text_of(source, name):
                     f"Received: files_from={name}"
                 )
     copy.seek(0)
-    begin = copy.read(4)
+    encoding = text_encoding(copy.read(4))
     copy.seek(0)
-    encoding = next((e for mark, e in _MARKS.items() if begin.startswith(mark)), None)
     # What is not UTF-8 may be the name of a file all the same; see `_checked_paths`.
     errors = "strict" if encoding in ("utf-16", "utf-32") else "surrogateescape"
-    return io.TextIOWrapper(copy, encoding or "utf-8", errors, newline="\n")
+    return io.TextIOWrapper(copy, encoding, errors, newline="\n")
 
 
 def _checked_paths(text, name, trust_list):
@@ -130,8 +123,8 @@ def _checked_paths(text, name, trust_list):
             yield path
     except UnicodeError as error:
         raise ValueError(
-            f"{name} begins with the mark of {text.encoding.upper()} and is not such "
-            f"text: {error}."
+            f"{name} has the byte order mark of {text.encoding.upper()}, but is not "
+            f"valid {text.encoding.upper()}: {error}."
         ) from error
 
 

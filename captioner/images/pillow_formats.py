@@ -132,7 +132,7 @@ def read_with_pillow(data, format_name, max_pixels):
 
 
 def read_cmyk_jpeg(data, scale):
-    """The pixels of a JPEG with four inks; what is raised is of any kind.
+    """The pixels of a JPEG with four inks; it may raise any exception.
 
     Args:
         data: bytes of the file.

@@ -34,7 +34,7 @@ MAX_ZEROS = 2**30  # bytes after the end mark; tar itself fills up some thousand
 MAX_DICTIONARY_BYTES = 2**27  # that inflating xz may hold; `xz -9` needs the half
 # Headers shrink to nearly nothing, and each is a row: in one of 10 MB, four million.
 MIN_MEMBER_BYTES = 32  # compressed, on average,
-FREE_MEMBERS = 10_000  # and so many that need not
+FREE_MEMBERS = 10_000  # any archive may have these as well
 _INFLATED_AT_ONCE = 2**20
 _CHUNK = 2**14
 
@@ -291,7 +291,7 @@ class _Plain(_Stream):
         return data
 
     def check(self, count):
-        """Whether there are so many bytes yet."""
+        """Refuse to read more bytes than the archive has."""
         if self.at + count > self.size:
             raise EOFError("the archive is cut off")
 
@@ -326,7 +326,7 @@ class _Inflated(_Stream):
             count -= len(piece)
 
     def _piece(self, most):
-        """At most so many bytes, perhaps none; None at the end."""
+        """At most `most` bytes, perhaps none; None at the end."""
         data = b""
         if self.inflater.eof:  # several may follow each other, and null bytes
             data = self.inflater.unused_data.lstrip(b"\0")

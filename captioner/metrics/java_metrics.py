@@ -29,7 +29,7 @@ def java_version():
     """The version of the installed Java, as "17.0.11".
 
     Raises:
-        JavaMetricError: there is none.
+        JavaMetricError: Java is not installed or fails.
     """
     done = subprocess.run(
         [_java(), "-version"], capture_output=True, text=True, env=child_environment()
@@ -52,7 +52,7 @@ def _package_folder(name, *files):
     java_version()
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None:
-        raise JavaMetricError("`pip install captioner[java]` brings it")
+        raise JavaMetricError("install it: pip install captioner[java]")
     folder = pathlib.Path(package.submodule_search_locations[0], name)
     for file in files:
         if not (folder / file).is_file():

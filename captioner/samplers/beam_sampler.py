@@ -44,8 +44,8 @@ class BeamSampler(Sampler):
         return [LIVE] + [NONE] * (self.num_beams - 1)
 
     def choose(self, probabilities, state, rules):
-        parents, *chosen = self.search(probabilities, probabilities, state, rules)
-        return parents if self.num_beams > 1 else None, *chosen
+        parents, *rest = self.search(probabilities, probabilities, state, rules)
+        return parents if self.num_beams > 1 else None, *rest
 
     def search(self, wanted, probabilities, state, rules):
         """One step of K beams, as `choose`, which chooses by `wanted`, float32

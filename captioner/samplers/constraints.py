@@ -27,7 +27,7 @@ class Constraints:
         min_length, max_length: minimum and maximum number of tokens, including the end
             token; by default 1 and the preprocessor's `max_sequence_length`.
         no_repeat_ngram_size: never repeat an n-gram of this size; 0 for no such rule.
-        repetition_penalty: values above 1 make words that were used less likely, by
+        repetition_penalty: values above 1 make repeated words less likely, by
             the rule of CTRL (Keskar et al., 2019): their positive logits are divided
             by it and their negative logits are multiplied by it. Probabilities and
             scores are those after this change.

@@ -318,7 +318,7 @@ class Sampler(abc.ABC):
         return sampler_class.from_config(config)
 
     def write(self, words, probabilities, state, rules):
-        """What `choose` returns where each row goes on from itself.
+        """The result of `choose` if each row continues itself.
 
         Args:
             words: int32 (B, K), the tokens that were chosen.

@@ -198,8 +198,8 @@ class CaptionModel(keras.Model):
         Args:
             token_ids: int (N,), the tokens at position `index`.
             text_cache: as built above, for N captions.
-            image_cache: as built above, for B images. N is B, or so many times B as
-                there are captions or beams of each image, side by side.
+            image_cache: as built above, for B images. N is B, or B times the
+                number of captions or beams of each image, side by side.
             index: int, the position.
 
         Returns:

@@ -1,12 +1,14 @@
 """From image features to captions: a sampler at work on a model, as TensorFlow ops."""
 
+import functools
+
 import tensorflow as tf
 
 from captioner.samplers import sampler_class
 from captioner.samplers.sampler import ENDED, LIVE, STUCK
 from captioner.tasks.generate_result import GenerateResult, Hypothesis
 
-# As `GenerateResult` names them; there is none without a caption.
+# Named as in `GenerateResult`. Without a caption there is no reason.
 FINISH_REASONS = {ENDED: "end", LIVE: "length", STUCK: "constraints"}
 
 
@@ -49,11 +51,17 @@ class CaptionWriter:
             lambda spec: tf.TensorSpec((None, *spec.shape), spec.dtype), feature_spec
         )
         token_ids = tf.TensorSpec((None, self._rules.max_length), tf.int32)
+        # Partials, since TensorFlow counts the traces of a plain function over all
+        # captioners, and warns after five of them.
         self._generate = tf.function(
-            self.captions, input_signature=[features], autograph=False
+            functools.partial(self.captions),
+            input_signature=[features],
+            autograph=False,
         )
         self._attend = tf.function(
-            self._attention, input_signature=[features, token_ids], autograph=False
+            functools.partial(self._attention),
+            input_signature=[features, token_ids],
+            autograph=False,
         )
 
     def results(self, image_features, attention=False):

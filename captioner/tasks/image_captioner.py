@@ -47,8 +47,8 @@ class ImageCaptioner(Task):
         preprocessor: a `CaptionPreprocessor`.
         sampler: how words are chosen, a `Sampler` or a name in `SAMPLERS`; by
             default beam search with 3 beams.
-        confidence: a `Confidence`, which says how likely each caption is right; None
-            for a captioner that does not know.
+        confidence: a `Confidence`, which estimates how likely each caption is right, or
+            None.
 
     Raises:
         ValueError: the parts do not fit each other, or the sampler's options or
@@ -60,7 +60,7 @@ class ImageCaptioner(Task):
     captioner = ImageCaptioner.from_preset("efficientnet_lite2_lstm_flickr8k")
     captioner.generate("photo.jpg")                      # "a dog runs on grass"
     captioner.generate(["a.jpg", "b.jpg"])               # a list of two
-    captioner.generate_results("photo.jpg").score        # and all else that is known
+    captioner.generate_results("photo.jpg").score        # and more, see GenerateResult
     ```
     """
 
@@ -208,7 +208,7 @@ class ImageCaptioner(Task):
         digest = hashlib.sha256()
         config = self.caption_model.get_config()
         names = ("name", "dtype", "vision_backbone")
-        facts = {
+        parts = {
             "caption_model": {k: v for k, v in config.items() if k not in names},
             "image_converter": [
                 self.preprocessor.image_converter.image_size,
@@ -219,7 +219,7 @@ class ImageCaptioner(Task):
             "vocabulary": self.preprocessor.tokenizer.vocabulary,
             **self.describe(),
         }
-        digest.update(json.dumps(facts, sort_keys=True).encode())
+        digest.update(json.dumps(parts, sort_keys=True).encode())
         if self.backbone is not None:
             digest.update(self.backbone.fingerprint().encode())
         network = {id(w) for w in self.backbone.weights} if self.backbone else ()
@@ -267,7 +267,8 @@ class ImageCaptioner(Task):
             **kwargs: passed on, as `weighted_metrics`. With `jit_compile=True`, XLA
                 compiles the decoding loop, too: a slower first call for each size of
                 batch, rounded up to a power of two, and faster ones after it,
-                mostly for few images at a time. Sampling then draws otherwise.
+                mostly for few images at a time. Sampling then gives other
+                captions.
 
         Raises:
             ValueError: Keras' `fit` cannot do that on several devices.
@@ -339,7 +340,7 @@ class ImageCaptioner(Task):
         )
 
     def generate_results(self, images, batch_size=16, prompts=None, attention=False):
-        """As `Task.generate`, with all that is known about each caption.
+        """Like `Task.generate`, with scores and all else known about each caption.
 
         Args:
             images: see `Task.generate`; or image features, a float array (P, E), also
@@ -513,7 +514,7 @@ class ImageCaptioner(Task):
         """
         config = self.caption_model.get_config()
         if config["vision_backbone"] is None:
-            raise ValueError("This captioner has no image network to see photos with.")
+            raise ValueError("This captioner has no image network for photos.")
         backbone = VisionBackbone.from_config(
             {**config["vision_backbone"], "image_size": (side, side)}
         )
@@ -607,8 +608,8 @@ class ImageCaptioner(Task):
             ) from error
         if shapes != [tuple(each.shape) for each in self.caption_model.weights]:
             raise ValueError(
-                "This captioner cannot be saved: what get_config of its own classes "
-                "makes has other weights."
+                "This captioner cannot be saved: a copy made from get_config of your "
+                "classes has weights of other shapes."
             )
 
     def __getstate__(self):
@@ -685,7 +686,7 @@ def stacked(batch):
 
 
 def sampler_for(sampler, num_captions):
-    """The sampler, or one like it that finds so many captions of each photo."""
+    """The sampler, or one like it that finds `num_captions` for each photo."""
     if num_captions is None or num_captions <= getattr(sampler, "num_hypotheses", 1):
         return sampler
     if isinstance(sampler, str):
@@ -721,9 +722,9 @@ def _check_devices(strategy, optimizer, options):
     }
     if strategy.num_replicas_in_sync > 1 and any(refused.values()):
         raise ValueError(
-            "On several devices fit does without jit_compile, steps_per_execution and "
-            "an optimizer's gradient_accumulation_steps; captioner.train has its own "
-            'jit_compile and gradient_accumulation there, with distribute="mirrored". '
+            "On several devices, fit does not support jit_compile, steps_per_execution "
+            "and an optimizer's gradient_accumulation_steps. captioner.train supports "
+            'jit_compile and gradient_accumulation with distribute="mirrored". '
             f"Received: {', '.join(name for name in refused if refused[name])}"
         )
 

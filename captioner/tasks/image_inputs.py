@@ -81,8 +81,8 @@ def to_pixels(image, image_size=None):
             low, high = image.min(), image.max()
             if not (low >= 0 and high <= 255):  # nor NaN
                 raise ValueError(
-                    "Pixels must be from 0 to 255; 16-bit pixels, for example, divided "
-                    f"by 257. Received: pixels from {low} to {high}"
+                    "Pixels must be from 0 to 255; divide 16-bit pixels by 257. "
+                    f"Received: pixels from {low} to {high}"
                 )
         if image.dtype.kind in "iu":
             image = image.astype(np.uint8)
@@ -117,7 +117,7 @@ def _checked_element(element):
     """An element of a `tf.data.Dataset`, which is a photo or a batch of them."""
     if not isinstance(element, tf.Tensor):
         raise ValueError(
-            "A tf.data.Dataset for generate holds photos alone, as dataset.map(lambda "
+            "A tf.data.Dataset for generate must hold only photos: dataset.map(lambda "
             f"image, label: image). Received: an element of type {type(element)}"
         )
     return element

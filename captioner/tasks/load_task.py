@@ -8,7 +8,7 @@ from captioner.tasks.task import Task
 
 
 def load_task(preset, sampler=None):
-    """What every verb makes of its `preset` argument.
+    """The task that the `preset` argument of a verb stands for.
 
     Args:
         preset: name or folder of a preset, a `Task`, or a list of them, which write

@@ -1,7 +1,7 @@
 """The contract between verbs and captioners.
 
-`caption`, `evaluate`, `export` and the other verbs take a *task* and use nothing of it
-but what stands on this page. So they work with every captioner: `ImageCaptioner`,
+`caption`, `evaluate`, `export` and the other verbs take a *task* and use only
+what this page defines. So they work with every captioner: `ImageCaptioner`,
 `EnsembleCaptioner`, or a class of your own that has four methods:
 
     convert(image)        one photo, uint8 RGB (H, W, 3) -> what the model takes
@@ -100,23 +100,23 @@ class Task(abc.ABC):
         """A str, as a sha256 in hex, that tells this task from others.
 
         Equal fingerprints mean equal captions: it covers the weights, the vocabulary,
-        the size of photos, and the sampler. A journal refuses to go on with another.
+        the size of photos, and the sampler. A journal refuses to continue with another.
         """
 
     @abc.abstractmethod
     def describe(self):
         """A flat dict of JSON values for manifests, reports and protocols.
 
-        "task" is the name of the class; all else is what decides how it writes, as
-        "sampler" and its options.
+        "task" is the name of the class; the rest are the settings that decide its
+        captions, such as "sampler" and its options.
         """
 
     def replaced(self, sampler=None, num_captions=None, num_threads=None):
-        """A task like this one, of the same weights, with other options.
+        """A task with the same weights and other options.
 
         Args:
             sampler: a `Sampler` or its name; None keeps its own.
-            num_captions: how many hypotheses each result has, where there are so many.
+            num_captions: how many hypotheses each result has at most.
                 Needs the ability "hypotheses" above 1.
             num_threads: how many threads one call of `write` may use, for a verb that
                 calls it many times at once; the task may then choose a faster engine
@@ -137,7 +137,7 @@ class Task(abc.ABC):
         return self
 
     def require(self, *abilities):
-        """Refuse, in one line, to go on with a task that lacks an ability.
+        """Raise an error of one line if the task lacks an ability.
 
         Args:
             *abilities: names in `ABILITIES`.
@@ -182,7 +182,7 @@ class Task(abc.ABC):
         return keras.tree.map_structure(lambda result: result.text, results)
 
     def generate_results(self, images, batch_size=16, prompts=None):
-        """As `generate`, with all that is known about each caption.
+        """Like `generate`, with scores and all else known about each caption.
 
         Returns:
             A `GenerateResult`, or as many in the same nesting.

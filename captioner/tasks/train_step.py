@@ -28,7 +28,7 @@ def crossentropy(model, batch):
 
 
 def differentiate(model, objective, batch, parts=1):
-    """The sums that `descend` needs, of one replica's batch.
+    """The sums that `update_weights` needs, of one replica's batch.
 
     Args:
         model: a compiled `CaptionModel` with its optimizer built.
@@ -79,8 +79,8 @@ def differentiate(model, objective, batch, parts=1):
     return totals
 
 
-def descend(model, sums):
-    """Move the weights, by what `differentiate` found on all replicas.
+def update_weights(model, sums):
+    """Update the weights by the sums of `differentiate` from all replicas.
 
     Returns:
         Dict of float32 tensors (), of the whole batch: `loss`, `weight`, and
@@ -101,7 +101,7 @@ def descend(model, sums):
 
 def train_step(model, batch):
     """Both of these, by cross-entropy: what `CaptionModel.train_step` is."""
-    logs = descend(model, differentiate(model, crossentropy, batch))
+    logs = update_weights(model, differentiate(model, crossentropy, batch))
     for metric in model.metrics:
         if metric.name == "loss":
             metric.update_state(logs["loss"], sample_weight=logs["weight"])

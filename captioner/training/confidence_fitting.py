@@ -8,7 +8,7 @@ from captioner.training.unfamiliar_images import unfamiliar_images
 
 # Enough that the principal components settle; more photos change them little.
 NUM_PHOTOS = 4000
-# One unfamiliar picture for so many dev photos: they are rare among what users have.
+# Dev photos for each unfamiliar picture: these are rare among what users have.
 PHOTOS_A_PICTURE = 5
 BATCH_SIZE = 64
 RIDGE = 1e-3  # of the weights; the evidence is scaled

@@ -8,7 +8,7 @@ BATCH_SIZE = 64
 
 
 class DevScores:
-    """Captions the dev images, without a look at their captions, and scores that.
+    """Captions the dev images from the image alone, and scores these captions.
 
     Args:
         examples: those of the dev split.

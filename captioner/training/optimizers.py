@@ -48,7 +48,7 @@ def adamw(
     optimizer = keras.optimizers.AdamW(
         schedule,
         weight_decay=weight_decay,
-        # A replica gives it its share of the gradient, see `train_step.descend`.
+        # A replica gives it its share of the gradient, see `train_step.update_weights`.
         global_clipnorm=clip_norm and clip_norm / replicas,
         use_ema=ema_steps > 0,
         # One step moves the average by 1 / ema_steps.

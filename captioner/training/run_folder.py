@@ -33,7 +33,7 @@ class RunFolder:
 
     Attributes:
         recipe: dict, what `recipe.json` holds; None before it is written.
-        facts: dict, what `run.json` holds.
+        run_info: dict, what `run.json` holds.
 
     Raises:
         ValueError: there is no training to resume.
@@ -42,14 +42,14 @@ class RunFolder:
     def __init__(self, path, resume=False):
         self.path = pathlib.Path(path)
         self.resume = resume
-        self.recipe, self.facts = None, {}
+        self.recipe, self.run_info = None, {}
         if not resume:
             return
         if not (self.path / RECIPE_FILE).is_file():
             raise ValueError(f"There is no training to resume in {self.path}.")
         self.recipe = presets.read_json(self.path, RECIPE_FILE)
         if (self.path / RUN_FILE).is_file():  # version 0.1 had none
-            self.facts = presets.read_json(self.path, RUN_FILE)
+            self.run_info = presets.read_json(self.path, RUN_FILE)
 
     def refuse_other_files(self):
         """Refuse a new training where it would mix with other files.
@@ -175,16 +175,20 @@ class RunFolder:
                     f"stage. Received: {name}={new}"
                 )
 
-    def check_facts(self, facts):
+    def check_fingerprints(self, fingerprints):
         """Refuse to resume with other data or other weights than the run began with.
 
         Args:
-            facts: dict of names as a user would say them to fingerprints.
+            fingerprints: dict; the keys are the names that an error shows.
 
         Raises:
             ValueError: some differ; it names them.
         """
-        changed = [name for name in facts if self.facts.get(name) != facts[name]]
+        changed = [
+            name
+            for name in fingerprints
+            if self.run_info.get(name) != fingerprints[name]
+        ]
         if changed:
             raise ValueError(
                 f"{' and '.join(changed)} changed since the training in {self.path} "
@@ -209,10 +213,10 @@ class RunFolder:
         changes = [*self.recipe.get("changes", []), {"after_epoch": epochs, **changed}]
         self.write_recipe({**self.recipe, **recipe, "changes": changes})
 
-    def note(self, **facts):
+    def note(self, **values):
         """Add to `run.json`."""
-        self.facts = {**self.facts, **facts}
-        write_json(self.path / RUN_FILE, self.facts)
+        self.run_info = {**self.run_info, **values}
+        write_json(self.path / RUN_FILE, self.run_info)
 
     def clean(self):
         """Delete what only a resumed run needs: the checkpoint and the features."""

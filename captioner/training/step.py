@@ -4,12 +4,12 @@ import functools
 
 import tensorflow as tf
 
-from captioner.tasks.train_step import descend, differentiate
+from captioner.tasks.train_step import differentiate, update_weights
 
 
 class Step:
     """A step of a stage on all devices. Called with a batch and a seed, it returns what
-    `descend` returns, as tensors that may not be computed yet.
+    `update_weights` returns, as tensors that may not be computed yet.
 
     Args:
         distribution: `Distribution`.
@@ -28,7 +28,7 @@ class Step:
         # compiles all of it by itself.
         here = jit_compile and distribution.name != "tpu"
         self.jit_differentiate = here
-        self.jit_descend = here and distribution.replicas == 1
+        self.jit_update = here and distribution.replicas == 1
         self.functions = {}  # by the shapes of a batch
 
     def __call__(self, batch, seed):
@@ -46,14 +46,14 @@ class Step:
         sums = functools.partial(
             differentiate, self.model, self.stage.objective, parts=self.parts
         )
-        move = functools.partial(descend, self.model)
+        update = functools.partial(update_weights, self.model)
         if self.jit_differentiate:
             sums = tf.function(sums, jit_compile=True, autograph=False)
-        if self.jit_descend:
-            move = tf.function(move, jit_compile=True, autograph=False)
+        if self.jit_update:
+            update = tf.function(update, jit_compile=True, autograph=False)
 
         def replica_step(batch, seed):
-            return move(sums(batch=self.stage.prepare(batch, seed)))
+            return update(sums(batch=self.stage.prepare(batch, seed)))
 
         def step(batch, seed):
             return self.distribution.strategy.run(replica_step, args=(batch, seed))

@@ -53,10 +53,10 @@ def train(dataset=None, output=None, **options):
     on photos that are a little different each time (see `fine_tuning.py`). Then, with
     `cider_epochs`, the captioner learns from the scores of its own captions (see
     `cider_optimization.py`). Each stage begins with the best weights so far. After
-    each epoch the dev photos are captioned, without a look at their captions, and
-    scored. The first two stages end after their epochs, or when CIDEr has not risen for
-    `patience` epochs. A training that was stopped or killed, also within an epoch,
-    continues with `resume=True` to the same weights as one that was not.
+    each epoch the dev photos are captioned from the photo alone, and scored. The first
+    two stages end after their epochs, or when CIDEr has not risen for `patience`
+    epochs. A training that was stopped or killed, also within an epoch, continues with
+    `resume=True` to the same weights as one that was not.
 
     Args:
         dataset: what `load_dataset` takes, as "flickr8k:DIR", or a `CaptionDataset`,
@@ -100,7 +100,7 @@ def train(dataset=None, output=None, **options):
     with contextlib.ExitStack() as stack:
         if how.resume and distribution.is_chief:
             stack.enter_context(folder.lock())
-        if folder.facts.get("cleaned"):
+        if folder.run_info.get("cleaned"):
             if changed:
                 raise ValueError(
                     f"The checkpoint in {output} was deleted with --clean, so the "
@@ -136,27 +136,27 @@ def _train(stack, dataset, folder, distribution, given, options, changed, how):
     chief = distribution.is_chief
     if not how.resume and chief:
         stack.enter_context(folder.lock())
-    cache_dir = how.cache_dir or folder.facts.get("cache_dir")
+    cache_dir = how.cache_dir or folder.run_info.get("cache_dir")
     cache = FeatureCache(
         cache_dir or folder.path / "features",
         captioner.preprocessor.image_converter,
         captioner.caption_model.vision_backbone,
     )
     images = StageData(captioner, cache, train_examples, dev_examples, options)
-    facts = {
+    fingerprints = {
         "the dataset": images.fingerprint(),
         "the weights of the image network": cache.fingerprint,
         "the vocabulary": _sha256(captioner.preprocessor.tokenizer.vocabulary),
     }
     if how.resume:
-        folder.check_facts(facts)
+        folder.check_fingerprints(fingerprints)
         if chief and how.cache_dir:
             folder.note(cache_dir=how.cache_dir)
     elif chief:
         spec = None if dataset is data else name
-        folder.note(**facts, cache_dir=how.cache_dir, dataset=spec)
+        folder.note(**fingerprints, cache_dir=how.cache_dir, dataset=spec)
         folder.write_recipe(_recipe(name, options))  # last: from now on it can resume
-    left_out = folder.facts.get("left_out")
+    left_out = folder.run_info.get("left_out")
     if left_out is None:
         left_out = images.unreadable(from_photos=not options.epochs)
         if chief:
@@ -249,7 +249,7 @@ def _load(dataset, folder):
     """The dataset, and its name: the object itself, that of a spec, or that of the run
     to resume."""
     if dataset is None:
-        dataset = folder.facts.get("dataset")
+        dataset = folder.run_info.get("dataset")
         if dataset is None:
             raise ValueError(
                 f"The training in {folder.path} began with a dataset object: pass it "
@@ -318,7 +318,7 @@ def _tell_new_words(words, options):
 
 
 def _recipe(name, options):
-    """What `recipe.json` says, and for a preset what its own recipe says."""
+    """The contents of `recipe.json`, with the recipe of the preset it began with."""
     recipe = {
         "train": {"dataset": name, **dataclasses.asdict(options)},
         "versions": presets.versions(),

@@ -15,8 +15,7 @@ from captioner.tasks.captioner_options import CaptionerOptions, check_options, o
 # With fewer training images than this, and with a vocabulary that mostly knows their
 # words, a captioner that is already trained is the better start.
 FEW_IMAGES = 3_000
-# Rarer words are unknown: one more sighting is asked of each word for each so many
-# captions, up to four.
+# The default of min_count: 1, and one more for each 2,500 captions, up to four.
 CAPTIONS_PER_COUNT, MOST_COUNT = 2_500, 4
 LEARNING_RATE, PRESET_LEARNING_RATE = 1e-3, 3e-4
 # Where training begins from a preset, it decides these.
@@ -205,8 +204,8 @@ class TrainingOptions(CaptionerOptions):
     )
     cider_epochs: int = option(
         0,
-        "Number of epochs of CIDEr optimisation, which rewards its own captions by "
-        "their scores.",
+        "Number of epochs of CIDEr optimisation, in which the captioner learns from "
+        "the CIDEr of its own captions.",
         least=0,
     )
     cider_learning_rate: float = option(
@@ -216,7 +215,10 @@ class TrainingOptions(CaptionerOptions):
         5, "Captions sampled per image in CIDEr optimisation.", least=2
     )
     cider_crossentropy: float = option(
-        0.0, "Share of cross-entropy in the loss there.", least=0, below=1
+        0.0,
+        "Share of cross-entropy in the loss of CIDEr optimisation.",
+        least=0,
+        below=1,
     )
     mixed_precision: str | None = option(
         None,
@@ -234,8 +236,9 @@ class TrainingOptions(CaptionerOptions):
         "auto",
         "Preset to start from, by name or folder: it decides the network, the decoder "
         "and the vocabulary, to which new words are added. none: start from scratch. "
-        f"auto: the default preset with fewer than {FEW_IMAGES:,} training images "
-        "whose words it mostly knows, unless an option describes another model.",
+        f"auto: the default preset, if there are fewer than {FEW_IMAGES:,} training "
+        "images and it knows most of their words, unless another option describes "
+        "another model.",
     )
     seed: int = option(
         0, "Seed of the initial weights, the order of images, dropout and samples."

@@ -238,7 +238,7 @@ class TrainingRun:
         self._end_epoch(stage, number)
 
     def _count(self, stage, images, logs):
-        """Take up what came of a step, unless it has gone wrong."""
+        """Read the loss of a step, and raise if the step has failed."""
         state = self.state
         loss, weight, norm = (
             float(logs[name]) for name in ("loss", "weight", "gradient_norm")

@@ -31,7 +31,7 @@ def default_min_count(num_captions):
 
 @dataclasses.dataclass(frozen=True)
 class CaptionReport:
-    """What becomes of the captions of a dataset: `str(report)` is its lines.
+    """What training does with the captions of a dataset; `str(report)` is its lines.
 
     Args:
         vocabulary_size: how many words the captioner can write.

@@ -241,7 +241,7 @@ def xmp(text, depth=0):
 
 
 # In the order of the rows. Of each photo: the file beside it, what is in it, and what
-# becomes of the photo with `--existing skip`.
+# happens to the photo with `--existing skip`.
 EXISTING = {
     "blank.jpg": ("blank.txt", b" \r\n\n", ""),
     "camera.jpg": ("camera.xmp", xmp("OLYMPUS DIGITAL CAMERA"), ""),

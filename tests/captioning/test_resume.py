@@ -181,7 +181,7 @@ def test_shards_joined_are_the_whole(task, photos):
 
     other = folder / "other.csv"
     for wrong, complaint in (
-        (parts[:2], "Each shard is needed once. Received: 1/3, 2/3"),
+        (parts[:2], "Each shard must be given once. Received: 1/3, 2/3"),
         ([*parts, parts[0]], "1-of-3.csv.run is given twice"),
         ([folder / "captions.csv.run"], "is not a shard"),
         ([photos], "is not a run folder"),

@@ -100,7 +100,7 @@ def test_flickr8k_image_in_two_lists_is_refused(tmp_path):
 
 
 def test_flickr8k_bad_input(tmp_path):
-    with pytest.raises(ValueError, match="no Flickr8k.token.txt"):
+    with pytest.raises(ValueError, match="has Flickr8k.token.txt"):
         load_dataset(f"flickr8k:{tmp_path}")
     (tmp_path / "Flickr8k.token.txt").write_text("0.jpg#0\tA dog .\n1.jpg#0 A cat .\n")
     with pytest.raises(ValueError, match="token.txt, line 2"):

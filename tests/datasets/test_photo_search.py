@@ -93,7 +93,9 @@ def test_the_end_of_a_path_must_be_of_one_photo(tmp_path):
 def test_relative_names_lose_their_folders_only_where_the_user_says_where(tmp_path):
     touch(tmp_path, "1.jpg")
     assert locate(tmp_path, "cats/1.jpg")[0] == {}
-    assert locate(tmp_path, "cats/1.jpg", chosen=True)[0] == {"cats/1.jpg": "1.jpg"}
+    assert locate(tmp_path, "cats/1.jpg", folder_given=True)[0] == {
+        "cats/1.jpg": "1.jpg"
+    }
 
 
 def test_hidden_folders_are_not_searched_and_the_others_only_two_levels_deep(tmp_path):

@@ -27,7 +27,7 @@ BOTH = {"photos/a.jpg": ["A dög"], "photos/b.jpg": ["A cat"]}
 TABLE = "image,caption\nphotos/a.jpg,A dög\nphotos/b.jpg,A cat\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(folder, encoding, line_end):
     path = folder / "t.csv"

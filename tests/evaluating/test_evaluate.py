@@ -19,7 +19,7 @@ from captioner.metrics import score_captions
 
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch, tmp_path_factory):
-    """METEOR takes seconds to start, whatever it scores; `test_metrics.py` has it."""
+    """METEOR takes seconds to start, whatever it scores; see `tests/metrics`."""
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("nothing")))
 
 
@@ -278,7 +278,7 @@ def test_texts_beside_photos_can_be_scored(task, table, tmp_path):
     shutil.copytree(table.parent, photos)
     (photos / "captions.csv").unlink()
     results = list(captioner.caption(photos, task, sidecars=True))
-    with pytest.raises(ValueError, match="no prediction for 3 images"):
+    with pytest.raises(ValueError, match="no prediction: 3 images"):
         captioner.evaluate(photos, table)
     for result in results:
         if result.error:
@@ -319,7 +319,7 @@ def test_predictions_that_cannot_be_scored_are_refused(scored, tmp_path):
     for wrong, words in (
         (some, "of the 200 images of the test split .* 5 images: 'test-000000', "),
         ({**captions, "x": "a dog"}, "not in scenes:64: 1 image: 'x'"),
-        (other, "no prediction is of an image of the test split of scenes:64"),
+        (other, "no prediction belongs to an image of the test split of scenes:64"),
     ):
         with pytest.raises(ValueError, match=words):
             captioner.evaluate(
@@ -346,7 +346,9 @@ def test_an_image_without_references_is_named(table, tmp_path, capsys):
     evaluation = captioner.evaluate(file, table)
     assert evaluation.protocol["without_references"] == 1
     assert evaluation.protocol["not_scored"] == "1 image without captions"
-    assert f"without references: 1 image: {names[2]!r}" in capsys.readouterr().err
+    assert (
+        f"images without references: 1 image: {names[2]!r}" in capsys.readouterr().err
+    )
     assert evaluation.protocol["images"] == 7
 
 

@@ -118,7 +118,7 @@ def test_markers_are_no_words(tmp_path, written, caption):
         (
             "a.json",
             '[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "a"}]',
-            "object 2: the image '1' is there twice, the first time in object 1",
+            "object 2: the image '1' occurs twice, first in object 1",
         ),
         ("a.csv", "image,caption\na.jpg,a dog\na.jpg,a cat\n", "line 3: .*twice"),
         # Ids of the wrong type.
@@ -214,7 +214,7 @@ def test_paths_stand_for_the_image_with_the_longest_common_end(tmp_path):
     # "1.jpg" could be of both; "x/1.jpg" is the one of another split.
     with pytest.raises(ValueError, match="several images are called '1.jpg'"):
         match(tmp_path, {"1.jpg": "which?", "2.jpg": "two"}, data)
-    with pytest.raises(ValueError, match="no prediction for 1 image: 'y/1.jpg'"):
+    with pytest.raises(ValueError, match="no prediction: 1 image: 'y/1.jpg'"):
         match(tmp_path, {"/moved/x/1.jpg": "x one", "2.jpg": "two"}, data)
     # An id is an id before it is the end of a path.
     data = dataset(dev=["1.jpg", "old/1.jpg"])
@@ -239,7 +239,7 @@ def test_images_without_predictions_are_named_and_counted(tmp_path):
     with pytest.raises(ValueError) as error:
         match(tmp_path, {"3.jpg": "a", "5.jpg": "b"}, data)
     assert (
-        "of the 9 images of the dev split there is no prediction for 7 images: "
+        "some of the 9 images of the dev split have no prediction: 7 images: "
         in str(error.value)
     )
     assert "'0.jpg', '1.jpg', '2.jpg', '4.jpg', '6.jpg', ..." in str(error.value)
@@ -249,7 +249,9 @@ def test_predictions_of_no_image_are_named_and_counted(tmp_path):
     data = dataset(dev=["1.jpg"])
     with pytest.raises(ValueError, match="not in pets: 2 images: '2.jpg', 'x/3.jpg'"):
         match(tmp_path, {"1.jpg": "a", "2.jpg": "b", "x/3.jpg": "c"}, data)
-    with pytest.raises(ValueError, match="no prediction is of an image of the dev"):
+    with pytest.raises(
+        ValueError, match="no prediction belongs to an image of the dev"
+    ):
         match(tmp_path, {f"{n}.png": "a" for n in range(3)}, data)
 
 

@@ -60,7 +60,7 @@ def test_damaged_text_behind_a_mark_is_refused():
         b"\xff\xfe\x00\xd8a\x00",
         b"\xff\xfe\0\0\xff\xff\xff\xff",
     ):
-        with pytest.raises(ValueError, match="begins with the mark of UTF-"):
+        with pytest.raises(ValueError, match="has the byte order mark of UTF-"):
             listed(data)
 
 

@@ -306,7 +306,7 @@ def test_attention_equals_that_of_keras(inputs, text):
 def test_heads_that_do_not_fit_are_refused_with_the_nearest_that_do():
     with pytest.raises(ValueError, match="hidden_dim=12; .* is 4. Received: num_heads"):
         CaptionModel(V, (P, E), fusion="attention", hidden_dim=12, num_heads=5)
-    with pytest.raises(ValueError, match="even width.*hidden_dim=6, num_heads=2"):
+    with pytest.raises(ValueError, match="must be even.*hidden_dim=6, num_heads=2"):
         CaptionModel(V, (P, E), mixer="transformer", hidden_dim=6, num_heads=2)
 
 

@@ -102,7 +102,7 @@ def test_a_tf_data_dataset(photo, pixels, caption):
     encoded = tf.data.Dataset.from_tensors(photo.read_bytes()).repeat(3)
     for dataset in (encoded, encoded.batch(2)):
         assert FakeTask().generate(dataset) == [caption] * 3
-    with pytest.raises(ValueError, match=r"photos alone, as dataset.map\(lambda"):
+    with pytest.raises(ValueError, match=r"hold only photos: dataset.map\(lambda"):
         FakeTask().generate(one_by_one.map(lambda image: (image, "a label")))
     with pytest.raises(ValueError, match="one photo or more"):
         FakeTask().generate(one_by_one.take(0))

@@ -95,9 +95,9 @@ def test_a_recipe_of_another_version_is_refused(folder):
 
 def test_what_has_changed_is_named(folder):
     folder.note(words="a", pixels="b")
-    folder.check_facts({"words": "a", "pixels": "b"})
+    folder.check_fingerprints({"words": "a", "pixels": "b"})
     with pytest.raises(ValueError, match="^words changed since the training in"):
-        folder.check_facts({"words": "c", "pixels": "b"})
+        folder.check_fingerprints({"words": "c", "pixels": "b"})
 
 
 def test_clean_deletes_what_only_resume_needs(folder):
@@ -108,4 +108,4 @@ def test_clean_deletes_what_only_resume_needs(folder):
     folder.clean()
     left = {path.name for path in folder.path.iterdir()}
     assert left == {"preset", "recipe.json", "run.json", ".lock"}
-    assert RunFolder(folder.path, resume=True).facts["cleaned"]
+    assert RunFolder(folder.path, resume=True).run_info["cleaned"]

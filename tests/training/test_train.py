@@ -340,7 +340,7 @@ def test_an_output_with_something_in_it_is_refused(tmp_path):
         ("gradient_accumulation", 3, "nearest is 9.*batch_size=8"),
         ("init_from", "nowhere", "No preset 'nowhere'"),
         ("num_heads", 5, "nearest that does is 4.*num_heads=5"),
-        ("pooling", "avg", "Attention has nothing.*additive"),
+        ("pooling", "avg", "Attention needs a grid.*additive"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_the_output_free(tmp_path, name, value, message):

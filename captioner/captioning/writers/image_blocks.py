@@ -31,7 +31,7 @@ _TIFF_TAGS = {700: "xmp", 33723: "iptc", 34377: "photoshop"}
 
 
 class FileBytes:
-    """A file as a sequence of bytes, of which only the asked slices are read.
+    """A file as a sequence of bytes; only the slices that are asked for are read.
 
     Args:
         descriptor: of an open file.
@@ -130,7 +130,7 @@ def _parts(data):
     elif signature[:4] == b"RIFF" and signature[8:] == b"WEBP":
         parts = _webp_parts(data)
     else:
-        raise ValueError("it is no JPEG, PNG or WebP file")
+        raise ValueError("it is not a JPEG, PNG or WebP file")
     for number, part in enumerate(parts):
         if number == MAX_PARTS or part[2] > len(data):
             raise ValueError("the file is damaged")

@@ -51,7 +51,7 @@ def write_iptc_text(text, iim=b""):
     """
     value = plain(text).encode()
     if len(value) > _LONGEST:
-        raise ValueError(f"IPTC holds no caption of more than {_LONGEST:,} bytes")
+        raise ValueError(f"a caption in IPTC must not exceed {_LONGEST:,} bytes")
     datasets = [each for each in _datasets(iim) if each[0] != _CAPTION]
     if (_CHARSET, _UTF8) not in datasets and not text.isascii():
         datasets = [

@@ -55,7 +55,7 @@ def caption_of(photo, own_files=()):
 
 
 def caption_in_file(path):
-    """`caption_in` of a file, of which no more is read than its metadata.
+    """`caption_in` of a file; only its metadata is read.
 
     Raises:
         OSError: it cannot be opened.

@@ -1,18 +1,8 @@
 """`photo.txt` beside `photo.jpg`: one caption a line, the best first."""
 
-import codecs
-
 from captioner.captioning.writers.existing import plain
 from captioner.captioning.writers.sidecar_file import read_sidecar
-
-# The longer marks first: UTF-32's begins with UTF-16's.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+from captioner.files import text_encoding
 
 
 class TextSidecar:
@@ -61,11 +51,11 @@ def decoded(data, name):
     >>> decoded("ein Hund läuft\\r\\n".encode("utf-16"), "photo.txt")
     'ein Hund läuft'
     """
-    mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
+    encoding = text_encoding(data[:4])
     try:
-        text = data.decode(_MARKS.get(mark, "utf-8"))
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        reason = "not UTF-8 text" if mark is None else "damaged text"
+        reason = "not UTF-8 text" if encoding == "utf-8" else "damaged text"
         raise ValueError(f"{name} is {reason}; save it as UTF-8") from error
     if "\0" in text:
         raise ValueError(f"{name} is not UTF-8 text; save it as UTF-8")
