@@ -205,7 +205,8 @@ def test_jsonl_has_a_row_for_every_photo(run, mixed, tmp_path):
     assert [row["path"] for row in rows] == [str(mixed / name) for name in KINDS]
     assert [row["kind"] for row in rows] == list(KINDS.values())
     for row in rows:
-        assert list(row) == ["path", "caption", "score", "error", "kind"]
+        keys = ["path", "caption", "score", "error", "kind", "confidence"]
+        assert list(row) == keys
 
 
 def test_an_existing_output_is_kept_unless_asked(run, good, tmp_path):
