@@ -40,6 +40,9 @@ _SCHEMA = {
     "listing": "CREATE TABLE listing (position INTEGER PRIMARY KEY, name BLOB, "
     "relative BLOB)",
 }
+_SUFFIXES = ("", "-wal", "-shm", "-journal")  # of the files that SQLite keeps
+# https://www.sqlite.org/fileformat2.html#the_rollback_journal
+_ROLLBACK_MARK = bytes.fromhex("d9d505f920a163d7")
 # The types of their columns, which SQLite does not enforce.
 _MAYBE_TEXT = str | None
 _TYPES = {
@@ -158,8 +161,16 @@ class Journal:
         if not read_only and not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             self._made_folder = True
-        if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
-            raise ValueError(f"{self.path} is a link or not a file; remove it.")
+        for suffix in _SUFFIXES:
+            path = self.path.with_name(self.path.name + suffix)
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise ValueError(f"{path} is a link or not a file; remove it.")
+            # Our runs change one database at a time, so they never write such a name.
+            if suffix == "-journal" and _names_another_file(path):
+                raise ValueError(
+                    f"{path} names another file, which SQLite would delete; remove "
+                    f"{self.folder}."
+                )
 
     def _open(self, key, trusted, read_only, is_locked):
         execute = self._database.execute
@@ -487,7 +498,7 @@ class Journal:
             query = "SELECT 1 FROM photos"
             if self.is_new and self._database.execute(query).fetchone() is None:
                 # Before it is closed: until then nobody else can have it.
-                for suffix in ("", "-wal", "-journal"):
+                for suffix in _SUFFIXES:
                     path = self.path.with_name(self.path.name + suffix)
                     path.unlink(missing_ok=True)
         with contextlib.suppress(sqlite3.Error):
@@ -543,6 +554,18 @@ def _code(key, *values, size=16):
     # The form of each value is its own, so two lists never look the same.
     data = repr(values).encode("ascii", "backslashreplace")
     return hashlib.blake2b(data, digest_size=size, key=key).digest()
+
+
+def _names_another_file(path):
+    """Whether a rollback journal ends with the name of a super-journal."""
+    try:
+        with open(path, "rb") as file:
+            if file.seek(0, os.SEEK_END) < 2 * len(_ROLLBACK_MARK):
+                return False  # the mark is at its beginning, too
+            file.seek(-len(_ROLLBACK_MARK), os.SEEK_END)
+            return file.read() == _ROLLBACK_MARK
+    except FileNotFoundError:
+        return False
 
 
 def _is_token(value):

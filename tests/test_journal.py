@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,45 @@ def test_what_is_no_journal_of_this_user_is_refused_unchanged(
     with pytest.raises(ValueError, match=complaint):
         Journal(tmp_path)
     assert path.is_fifo() or path.read_bytes() == before
+
+
+def rollback_journal_that_names(path, num_pages):
+    """A rollback journal of a transaction that changed another database, too."""
+    mark, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(path)
+    begin = mark + struct.pack(">5I", 0, 0, num_pages, 512, 4096)
+    end = struct.pack(">2I", len(name), sum(name)) + mark
+    # The page that no database has: where locks lie.
+    return begin.ljust(512, b"\0") + struct.pack(">I", 2**30 // 4096 + 1) + name + end
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_journal_that_comes_with_photos_deletes_no_other_file(tmp_path, read_only):
+    # SQLite deletes a super-journal that a rollback journal names.
+    (tmp_path / "letter.txt").write_text("dear all")
+    path = make(tmp_path / "run")
+    path.with_name(path.name + "-journal").write_bytes(
+        rollback_journal_that_names(
+            tmp_path / "letter.txt", path.stat().st_size // 4096
+        )
+    )
+    complaint = ""
+    try:
+        Journal(tmp_path / "run", read_only=read_only).close()
+    except ValueError as error:
+        complaint = str(error)
+    assert (tmp_path / "letter.txt").read_text() == "dear all"
+    assert "names another file, which SQLite would delete" in complaint
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("change", [a_link, a_pipe])
+def test_links_and_pipes_beside_a_journal_are_refused(tmp_path, suffix, change):
+    path = make(tmp_path)
+    beside = path.with_name(path.name + suffix)
+    beside.write_bytes(b"theirs")
+    change(beside)
+    with pytest.raises(ValueError, match=f"sqlite{suffix} is a link or not a file"):
+        Journal(tmp_path)
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path):

@@ -13,7 +13,7 @@ import pathlib
 from captioner import presets
 from captioner.captioning.engine import LocalEngine
 from captioner.captioning.engine_options import EngineOptions
-from captioner.captioning.outputs import check_outputs, shard_path
+from captioner.captioning.outputs import check_outputs, check_report, shard_path
 from captioner.captioning.run import CaptionRun, left_out, located, stored
 from captioner.captioning.style import CaptionStyle
 from captioner.captioning.writers import EmbeddedCopy, TextSidecar, XmpSidecar
@@ -23,6 +23,7 @@ from captioner.images.decode_workers import TIME_LIMIT
 from captioner.images.image_files import MAX_PIXELS
 from captioner.images.left_aside import LeftAside
 from captioner.images.photo_sources import check_path, find_photos
+from captioner.images.photo_suffixes import PHOTO_SUFFIXES
 from captioner.journal import JOURNAL_FILE, Journal
 from captioner.presets import DEFAULT_PRESET
 from captioner.progress import RunProgress
@@ -167,6 +168,11 @@ def caption(
             "sidecar_suffix must begin with a dot and name no folder. "
             f"Received: sidecar_suffix={sidecar_suffix}"
         )
+    if sidecar_suffix.lower() in PHOTO_SUFFIXES:
+        raise ValueError(
+            "sidecar_suffix must not be one of photos, which would be overwritten. "
+            f"Received: sidecar_suffix={sidecar_suffix}"
+        )
     if engine == "ray":
         if not isinstance(preset, (str, os.PathLike)):
             raise ValueError(
@@ -230,6 +236,8 @@ def caption(
     )
     try:
         check_outputs(outputs, journal, overwrite)
+        if journal.folder:
+            check_report(journal.folder)
         is_anew = _check_settings(journal, settings, overwrite)
         if outputs and not overwrite:
             _check_sources(journal, sources)

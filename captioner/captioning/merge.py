@@ -7,6 +7,7 @@ import pathlib
 
 from captioner.captioning.outputs import (
     check_outputs,
+    check_report,
     result_of,
     write_outputs,
     write_report,
@@ -59,6 +60,7 @@ def merge(
         raise ValueError(f"{run_folder} is a symbolic link; remove it.")
     if (run_folder / JOURNAL_FILE).exists() and not overwrite:
         raise ValueError(f"{run_folder} belongs to another run; choose another output.")
+    check_report(run_folder)
     given = [os.path.realpath(folder) for folder in run_folders]
     for folder in run_folders:
         if not os.path.isfile(os.path.join(folder, JOURNAL_FILE)):

@@ -14,6 +14,8 @@ from captioner.presets import versions
 
 ERRORS_FILE = "errors.csv"
 MANIFEST_FILE = "run.json"
+# What is at their beginnings, of this version and of 0.1.0.
+_BEGINNINGS = {ERRORS_FILE: b"path,kind,reason", MANIFEST_FILE: b'"captioner_version"'}
 
 
 def result_of(entry, style):
@@ -80,7 +82,7 @@ def check_outputs(outputs, journal=None, overwrite=False):
             raise ValueError(f"{output}: Is a directory")
         if not output.parent.is_dir():
             raise ValueError(f"{output}: No such file or directory")
-        if not overwrite and output.exists() and not _is_own(output, journal):
+        if not overwrite and os.path.lexists(output) and not _is_own(output, journal):
             known = journal is not None and output.name in journal.get("outputs", {})
             changed = "has changed since this run wrote it" if known else "exists"
             raise ValueError(f"{output} {changed}; it is replaced only with overwrite.")
@@ -171,6 +173,27 @@ class _Counted:
             raise ValueError(
                 f"The journal is damaged: it has {self.count:,} of {expected:,} "
                 f"photos. {output} was not changed."
+            )
+
+
+def check_report(folder):
+    """Refuse a run folder with files of other programs that `write_report` would
+    replace.
+
+    Raises:
+        ValueError: there is an `errors.csv` or a `run.json` that no run has written.
+    """
+    for name, beginning in _BEGINNINGS.items():
+        path = pathlib.Path(folder) / name
+        if path.is_symlink() or not path.exists():  # only the link is replaced
+            continue
+        data = b""
+        if path.is_file():
+            with open(path, "rb") as file:
+                data = file.read(100)
+        if beginning not in data:
+            raise ValueError(
+                f"{path} was not written by captioner; use another --run-folder."
             )
 
 

@@ -8,6 +8,8 @@ from captioner.files import atomic_folder
 from captioner.images.image_decoder import decode_image, why_not_decoded
 from captioner.tasks.load_task import load_task
 
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
+
 
 def export(preset, output, sampler=None, overwrite=False):
     """Write a SavedModel that captions encoded photos, without this package.
@@ -52,6 +54,12 @@ def export(preset, output, sampler=None, overwrite=False):
             raise ValueError(f"{output} exists; it is replaced only with overwrite.")
         if not (output / "saved_model.pb").is_file():
             raise ValueError(f"{output} is not a SavedModel; it is not replaced.")
+        others = sorted({each.name for each in output.iterdir()} - _SAVED_MODEL)
+        if others:
+            raise ValueError(
+                f"{output} has other files besides a SavedModel, such as {others[0]}; "
+                "it is not replaced."
+            )
     task = load_task(preset, sampler)
     task.require("graph")
     module = ExportedCaptioner(task)

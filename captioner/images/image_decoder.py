@@ -261,7 +261,7 @@ def _decode_webp(image_bytes):
 
     # TensorFlow 2.21 writes outside its memory when it decodes an animated WebP with
     # four channels; asked for three, it refuses.
-    is_animated = (tf.strings.substr(image_bytes, 12, 4) == b"VP8X") & (
+    is_animated = (_part(image_bytes, 12, 4) == b"VP8X") & (
         _number(image_bytes, 20, 1) // 2 % 2 == 1
     )
     file = _within_limit(image_bytes, *_webp_size(image_bytes))
@@ -289,7 +289,7 @@ def _webp_size(image_bytes):
         height, width = sides(24, 27, 3)
         return 1 + height, 1 + width
 
-    form = tf.strings.substr(image_bytes, 12, 4)
+    form = _part(image_bytes, 12, 4)
     return tf.case(
         [(tf.equal(form, b"VP8X"), extended), (tf.equal(form, b"VP8L"), lossless)],
         default=lambda: sides(26, 28, 2, bits=14),
@@ -297,10 +297,15 @@ def _webp_size(image_bytes):
 
 
 def _raw(data, start, size):
-    """Up to `size` bytes from `start` on, fewer at the end of the data."""
+    """The numbers of a `_part`."""
+    return tf.io.decode_raw(_part(data, start, size), tf.uint8)
+
+
+def _part(data, start, size):
+    """Up to `size` bytes from `start` on, fewer at the end of the data, where
+    `tf.strings.substr` fails."""
     start = tf.minimum(tf.cast(start, tf.int64), _length(data))
-    part = tf.strings.substr(data, start, tf.cast(size, tf.int64))
-    return tf.io.decode_raw(part, tf.uint8)
+    return tf.strings.substr(data, start, tf.cast(size, tf.int64))
 
 
 def _length(data):
@@ -450,7 +455,7 @@ def _find_segment(image_bytes, start, step):
 def _orientation_in_graph(exif):
     """As `_orientation`."""
     skip = tf.where(tf.strings.substr(exif, 0, 6) == b"Exif\0\0", 6, 0)
-    exif = tf.strings.substr(exif, skip, tf.strings.length(exif))
+    exif = _part(exif, skip, tf.strings.length(exif))
     little = tf.strings.substr(exif, 0, 4) == b"II*\0"
     known = little | (tf.strings.substr(exif, 0, 4) == b"MM\0*")
     first = _number(exif, 4, 4, little)

@@ -319,3 +319,34 @@ def test_a_caption_cannot_steer_the_terminal():
     for each in (done, named, missing):
         assert "\x1b" not in each.output and "\u202e" not in each.output
         assert r"\x1b[" in each.output
+
+
+@pytest.mark.parametrize("name", ["errors.csv", "run.json"])
+def test_a_run_leaves_other_programs_files_in_its_folder_alone(name):
+    Path("mine").mkdir()
+    Path("mine", name).write_text("my own notes")
+    before = tree("mine")
+    with pytest.raises(ValueError, match=f"mine/{name} was not written by captioner"):
+        run(run_folder="mine")
+    assert tree("mine") == before
+
+
+def test_a_run_replaces_its_own_report():
+    run(run_folder="mine")
+    Path("mine", "journal.sqlite").unlink()
+    Path("captions.csv").unlink()
+    Path("photos", "0", "bad.jpg").write_text("bad")
+    run(run_folder="mine")
+    assert "it is bad" in Path("mine", "errors.csv").read_text()
+
+
+def test_an_output_that_is_a_link_to_nothing_is_refused_before_the_run():
+    Path("captions.csv").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="captions.csv exists"):
+        run()
+    assert not Path("done.log").exists()
+
+
+def test_sidecars_never_have_the_suffix_of_photos():
+    with pytest.raises(ValueError, match="must not be one of photos"):
+        run(output=(), sidecars=True, sidecar_suffix=".JPG", existing="overwrite")

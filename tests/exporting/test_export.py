@@ -336,6 +336,14 @@ def test_what_exists_is_kept_unless_asked(quick_save, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
 
 
+def test_a_saved_model_among_other_files_is_never_replaced(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="has other files .* such as thesis.txt"):
+        captioner.export("any", tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_saved_model_is_never_replaced(tmp_path, overwrite):
     (tmp_path / "thesis.txt").write_text("years of work")

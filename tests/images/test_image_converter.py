@@ -943,3 +943,14 @@ def test_any_damage_is_an_image_error_or_a_picture(extension, capfd):
         with pytest.raises(ImageError):
             load_image(file[:4] + rng.bytes(300))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF1234WEBPVP8X"],
+)
+@pytest.mark.parametrize("rest", [b"\0", b"\xff"])
+def test_a_file_of_any_length_has_a_reason(beginning, rest):
+    # In an exported model an error here would cost the whole batch.
+    for length in range(len(beginning) + 40):
+        assert why_not((beginning + 40 * rest)[:length]).numpy()
