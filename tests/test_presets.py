@@ -385,7 +385,12 @@ def test_a_sampler_that_keeps_too_much_of_a_photo(tiny_captioner, tmp_path):
     words = " ".join(f"word{i}" for i in range(1_100))
     tokenizer = captioner.Tokenizer.from_captions([words])
     model = captioner.CaptionModel(
-        tokenizer.vocabulary_size, (1, 4), None, "transformer", hidden_dim=64
+        tokenizer.vocabulary_size,
+        (1, 4),
+        None,
+        "transformer",
+        num_layers=1,
+        hidden_dim=64,
     )
     converter = captioner.ImageConverter((8, 8))
     made = ImageCaptioner(
