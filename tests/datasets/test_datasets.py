@@ -258,7 +258,7 @@ def test_coco_bad_input(tmp_path):
     with pytest.raises(ValueError, match="'1.jpg'.*two splits"):
         load_dataset(f"coco:{folder}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no captions_"):
+    with pytest.raises(ValueError, match="has a captions_"):
         load_dataset(f"coco:{tmp_path / 'empty'}")
 
 

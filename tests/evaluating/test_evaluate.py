@@ -331,7 +331,7 @@ def test_predictions_that_cannot_be_scored_are_refused(scored, tmp_path):
     evaluation = captioner.evaluate(write_predictions(file, more), "scenes:64")
     assert evaluation.scores == scored[0].scores
     assert evaluation.protocol["not_scored"] == "2 of another split"
-    with pytest.raises(ValueError, match="a sampler does nothing"):
+    with pytest.raises(ValueError, match="it takes no sampler"):
         captioner.evaluate(file, "scenes:64", sampler=captioner.GreedySampler())
 
 
