@@ -36,7 +36,12 @@ def _changed_sampler(preset, changes):
 
     folder = presets.find_preset(preset)
     try:
-        own = presets.read_json(folder, presets.CONFIG_FILE)["sampler"]
+        config = presets.read_json(folder, presets.CONFIG_FILE)
+        if config.get("class_name") != "ImageCaptioner":
+            raise presets.PresetError(
+                f"{folder}: holds a {config.get('class_name')}, not an ImageCaptioner"
+            )
+        own = config["sampler"]
         sampler = sampler_class(own["name"]).from_config(own["config"])
     except (KeyError, TypeError, ValueError) as error:
         presets.verify_preset(folder)  # if it is damaged, that is why

@@ -143,7 +143,9 @@ def test_rows_that_a_journal_has_lost_are_noticed(monkeypatch):
     listed = Journal.listed
     monkeypatch.setattr(Journal, "listed", lambda self: list(listed(self))[:-1])
     Path("photos", "new.jpg").write_text("new")
-    with pytest.raises(ValueError, match="knows 12 of 13 photos. captions.csv is left"):
+    with pytest.raises(
+        ValueError, match="12 of 13 photos. captions.csv was not changed"
+    ):
         run()
     assert Path("captions.csv").read_bytes() == before
 

@@ -529,7 +529,7 @@ def test_flags_of_a_sampler_need_a_preset(scored):
         done = CliRunner().invoke(main, ["evaluate", file, "scenes:64", *flags])
         assert done.exit_code == 2 and done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert file in line and "captions that are written" in line
+        assert file in line and "finished captions" in line
         assert line.endswith(", ".join(f for f in flags if f.startswith("--")))
 
 

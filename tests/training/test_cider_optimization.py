@@ -39,7 +39,12 @@ def parts(captions):
         for place, word in enumerate(tokenizer.tokenize([text]).to_list()[0]):
             features[image, place % 4, word] += 1 + place // 4
     model = CaptionModel(
-        tokenizer.vocabulary_size, features.shape[1:], hidden_dim=64, dropout=0.0
+        tokenizer.vocabulary_size,
+        features.shape[1:],
+        fusion="additive",
+        num_layers=1,
+        hidden_dim=64,
+        dropout=0.0,
     )
     batches = RowBatches(
         ("image_features", lambda i: features[i]), preprocessor.rows(captions), B, 1
