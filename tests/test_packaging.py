@@ -109,7 +109,9 @@ def test_wheel_holds_the_package_and_its_artefacts_only(repository, wheel):
     assert tops == {"captioner", f"{distribution}-{version}.dist-info"}
     expected = {
         file.relative_to(repository).as_posix()
-        for file in (repository / "captioner").rglob("*.py")
+        for file in (repository / "captioner").rglob("*")
+        # The rest are the templates of pages and what they include.
+        if file.suffix in (".py", ".html", ".css", ".js")
     }
     for artefacts in ("models", "data"):
         files = [file for file in (repository / artefacts).rglob("*") if file.is_file()]
