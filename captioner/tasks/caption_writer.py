@@ -17,7 +17,8 @@ class CaptionWriter:
 
     Args:
         model: a `CaptionModel`, or what has its `build_image_cache`,
-            `build_text_cache`, `step` and `attention_scores`.
+            `build_text_cache` and `step`, and `attention_scores` where attention is
+            asked for.
         preprocessor: a `CaptionPreprocessor`, of which it takes the tokenizer and the
             length of captions.
         feature_spec: `tf.TensorSpec` of one image's features, or a nest of them.

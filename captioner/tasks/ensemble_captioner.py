@@ -194,6 +194,3 @@ class _Models:
         log_probs = [tf.nn.log_softmax(tf.cast(x, tf.float32)) for x, _ in steps]
         mean = tf.reduce_logsumexp(log_probs, axis=0) - math.log(len(steps))
         return mean, [cache for _, cache in steps]
-
-    def attention_scores(self, inputs):
-        raise NotImplementedError("an ensemble lacks the ability `attention`")
