@@ -34,7 +34,7 @@ from captioner.metrics import (
     self_bleu,
 )
 from captioner.metrics.bootstrap import LEVEL, NUM_RESAMPLES
-from captioner.metrics.rightness import least_right_score, right_captions
+from captioner.metrics.rightness import least_right_score
 from captioner.progress import progress_bar
 from captioner.tasks.load_task import load_task
 from captioner.tasks.task import Task
@@ -282,15 +282,15 @@ def _score(scorer, written, references):
     each = scorer.from_statistics(statistics)
     rows = zip(*(values.tolist() for values in each.values()))
     caption_scores = {i: s for i, s in written[0].scores.items() if i in references}
+    quality = dict(zip(references, each["cider"].tolist()))
     if caption_scores:
-        quality = dict(zip(references, each["cider"].tolist()))
         calibrated = calibration(
             list(caption_scores.values()), [quality[i] for i in caption_scores]
         )
     confidences = {i: c for i, c in written[0].confidences.items() if i in references}
     return {
         "confidences": confidences,
-        "reliability": _reliability(confidences, captions, references),
+        "reliability": _reliability(confidences, quality, references),
         "scores": {name: float(value) for name, value in scores.items()},
         "intervals": {name: interval(values) for name, values in resampled.items()},
         "scores_each": {i: dict(zip(each, row)) for i, row in zip(references, rows)},
@@ -303,14 +303,12 @@ def _score(scorer, written, references):
     }
 
 
-def _reliability(confidences, captions, references):
-    """Whether the confidences are what they say, or None."""
-    references = [references[image_id] for image_id in confidences]
-    least = least_right_score(references)
+def _reliability(confidences, quality, references):
+    """Whether the confidences are what they say, or None; `quality` is each CIDEr."""
+    least = least_right_score([references[image_id] for image_id in confidences])
     if least is None:
         return None
-    captions = [captions[image_id] for image_id in confidences]
-    is_right = right_captions(captions, references, least)
+    is_right = [quality[image_id] >= least for image_id in confidences]
     return reliability(list(confidences.values()), is_right)
 
 
